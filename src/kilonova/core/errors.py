@@ -1,0 +1,53 @@
+"""Errors that callers can act on; each protocol maps them to its own statuses."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KilonovaError(Exception):
+    """Base of every error this package raises on purpose; its text says what to do."""
+
+
+class ConfigError(KilonovaError):
+    """A recipe, setting or checkpoint configuration is not usable."""
+
+
+class CheckpointError(KilonovaError):
+    """A checkpoint directory lacks something, or its tensors do not fit the configuration."""
+
+
+class DataError(KilonovaError):
+    """A data source is missing or malformed."""
+
+
+class InvalidRequest(KilonovaError):
+    """A request breaks a rule; `field` names the member at fault in dotted form, when there is one."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt, or prompt and `max_tokens` together, exceed the model's context."""
+
+
+class ModelNotFound(KilonovaError):
+    """No model answers to this name."""
+
+
+class Overloaded(KilonovaError):
+    """The queue is full; the caller may retry later."""
+
+
+class EngineError(KilonovaError):
+    """Generation failed inside the engine through no fault of the request."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence fragment that suggests the known name closest to `name`, or lists what is known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(known)

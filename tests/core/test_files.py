@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from kilonova.core.files import atomic_directory, write_atomic
+
+
+def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_atomic(path, "one")
+    write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_write_atomic_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_atomic(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_atomic_directory_replaces_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with atomic_directory(path) as temporary:
+        (temporary / "a").write_text("1")
+        assert not path.exists()
+    with atomic_directory(path) as temporary:
+        (temporary / "b").write_text("2")
+    assert [file.name for file in path.iterdir()] == ["b"]
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_atomic_directory_vanishes_on_failure(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with atomic_directory(path) as temporary:
+        (temporary / "a").write_text("1")
+    with pytest.raises(RuntimeError), atomic_directory(path) as temporary:
+        (temporary / "b").write_text("2")
+        raise RuntimeError
+    assert [file.name for file in path.iterdir()] == ["a"]
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
