@@ -37,8 +37,11 @@ def test_atomic_directory_vanishes_on_failure(tmp_path: Path) -> None:
     path = tmp_path / "model"
     with atomic_directory(path) as temporary:
         (temporary / "a").write_text("1")
-    with pytest.raises(RuntimeError), atomic_directory(path) as temporary:
-        (temporary / "b").write_text("2")
-        raise RuntimeError
+    writing = atomic_directory(path)
+    temporary = writing.__enter__()
+    (temporary / "b").write_text("2")
+    error = RuntimeError("disk")
+    with pytest.raises(RuntimeError, match="disk"):
+        writing.__exit__(RuntimeError, error, None)
     assert [file.name for file in path.iterdir()] == ["a"]
     assert [file.name for file in tmp_path.iterdir()] == ["model"]

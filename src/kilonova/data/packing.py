@@ -41,7 +41,9 @@ class RowDataset(Protocol):
 class ConcatenatedRows:
     """Sources cut into consecutive windows: a long document spans rows, short ones share a row (for pretraining)."""
 
-    def __init__(self, sources: Sequence[TokenizedSource], weights: Sequence[float], sequence_length: int, seed: int) -> None:
+    def __init__(
+        self, sources: Sequence[TokenizedSource], weights: Sequence[float], sequence_length: int, seed: int
+    ) -> None:
         self._sources = sources
         self._length = sequence_length
         generator = np.random.default_rng(seed)
@@ -70,7 +72,9 @@ class ConcatenatedRows:
 class PackedRows:
     """Whole documents packed by best fit, longest first; those that do not fit a row are left out (for SFT)."""
 
-    def __init__(self, sources: Sequence[TokenizedSource], weights: Sequence[float], sequence_length: int, seed: int) -> None:
+    def __init__(
+        self, sources: Sequence[TokenizedSource], weights: Sequence[float], sequence_length: int, seed: int
+    ) -> None:
         self._sources = sources
         self._length = sequence_length
         generator = np.random.default_rng(seed)

@@ -60,8 +60,9 @@ def linear_cross_entropy(
     """Summed cross-entropy of `softmax(hidden @ weight.T)` against `labels`, without keeping the logits.
 
     `hidden` is `[N, hidden]`, `weight` `[vocab, hidden]`, `labels` `[N]` with `IGNORE_INDEX` where no loss is taken.
-    Returns a float32 scalar in nats. `compiled` fuses the softmax arithmetic of a chunk with `torch.compile`. Memory is `chunk_size * vocab` instead of `N * vocab`; the arithmetic is that of
-    the plain formula (the idea of arXiv 2411.09009 and of Liger's fused linear cross-entropy).
+    Returns a float32 scalar in nats. Memory is `chunk_size * vocab` instead of `N * vocab`; the arithmetic is that of
+    the plain formula (the idea of arXiv 2411.09009 and of Liger's fused linear cross-entropy). `compiled` fuses the
+    softmax arithmetic of a chunk with `torch.compile`.
     """
     if not torch.is_grad_enabled():
         hidden, weight = hidden.detach(), weight.detach()

@@ -43,7 +43,10 @@ class ChatTemplate:
             raise CheckpointError(f"chat template: {error}") from error
 
     def render(
-        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = (), add_generation_prompt: bool = True
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] = (),
+        add_generation_prompt: bool = True,
     ) -> str:
         """Render messages given as Hugging Face dictionaries.
 
@@ -62,7 +65,9 @@ class ChatTemplate:
                 **self._variables,
             )
         except TemplateError as error:
-            raise InvalidRequest(f"the model's chat template refuses the conversation: {error}", field="messages") from error
+            raise InvalidRequest(
+                f"the model's chat template refuses the conversation: {error}", field="messages"
+            ) from error
         return text.split(_END_OF_PREFILL)[0] if prefill else text
 
 
@@ -92,7 +97,8 @@ def to_template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
             turn: dict[str, Any] = {"role": message.role, "content": message.text}
             if calls:
                 turn["tool_calls"] = [
-                    {"type": "function", "function": {"name": call.name, "arguments": dict(call.input)}} for call in calls
+                    {"type": "function", "function": {"name": call.name, "arguments": dict(call.input)}}
+                    for call in calls
                 ]
             rendered.append(turn)
     return rendered

@@ -23,7 +23,11 @@ class Tokenizer:
     """Text to token ids and back, with the chat template of its model."""
 
     def __init__(
-        self, backend: BackendTokenizer, chat_template: ChatTemplate | None, eos_token_id: int, stop_token_ids: frozenset[int]
+        self,
+        backend: BackendTokenizer,
+        chat_template: ChatTemplate | None,
+        eos_token_id: int,
+        stop_token_ids: frozenset[int],
     ) -> None:
         self._backend = backend
         self.chat_template = chat_template
@@ -93,13 +97,17 @@ class Tokenizer:
     def encode_chat(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, add_generation_prompt: bool = True
     ) -> list[int]:
-        """Token ids of the rendered conversation, in which only the template's own control tokens are control tokens."""
+        """Token ids of the rendered conversation; control tokens are only those of the template itself."""
         return self.encode_template_messages(
             to_template_messages(messages), to_template_tools(tools), add_generation_prompt=add_generation_prompt
         )
 
     def encode_template_messages(
-        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = (), *, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] = (),
+        *,
+        add_generation_prompt: bool = True,
     ) -> list[int]:
         """As `encode_chat`, for messages and tools given as Hugging Face dictionaries."""
         text = self._template().render(self._break_within(messages), self._break_within(tools), add_generation_prompt)

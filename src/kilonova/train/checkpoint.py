@@ -34,7 +34,9 @@ def load_newest_training_state(directory: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); remove its folder to resume from the one before") from error
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); remove its folder to resume from the one before"
+        ) from error
 
 
 def _checkpoints(directory: Path) -> list[tuple[int, Path]]:

@@ -11,7 +11,7 @@ from kilonova.data.sources import Source
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection:
-    """Where the weights begin: a checkpoint directory, or fresh ones of a shape in Hugging Face's `config.json` terms."""
+    """Where the weights begin: a checkpoint directory, or fresh ones of a shape given as in `config.json`."""
 
     init_from: str | None = None
     tokenizer: str | None = None
@@ -100,4 +100,6 @@ class TrainRecipe:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1")
         if self.batch_size % self.micro_batch_size:
-            raise ConfigError(f"batch_size: {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}")
+            raise ConfigError(
+                f"batch_size: {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )

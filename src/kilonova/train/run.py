@@ -112,7 +112,8 @@ def _training_record(
         "torch": torch.__version__,
         "validation_loss": trainer.evaluate(),
         "sources": [
-            asdict(source) | {"tokens": len(tokens.tokens), "documents": len(tokens.offsets) - 1, "bytes": tokens.num_bytes}
+            asdict(source)
+            | {"tokens": len(tokens.tokens), "documents": len(tokens.offsets) - 1, "bytes": tokens.num_bytes}
             for source, tokens in zip(recipe.data.sources, sources, strict=True)
         ],
     }

@@ -153,7 +153,9 @@ class Trainer:
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
 
     def _loss(self, batch: Batch) -> Tensor:
-        return language_model_loss(self._hidden_states, self.model.lm_head.weight, batch.to(self.device), self.recipe.compile)
+        return language_model_loss(
+            self._hidden_states, self.model.lm_head.weight, batch.to(self.device), self.recipe.compile
+        )
 
     def _autocast(self) -> Any:
         if self.dtype == torch.float32:
@@ -181,8 +183,7 @@ def _detail(record: dict[str, Any], steps_left: int) -> str:
     per_step = record["tokens"] / record["step"]
     left = timedelta(seconds=round(steps_left * per_step / max(record["tokens_per_second"], 1e-9)))
     return (
-        f"loss {record['loss']:.3f}  {record['tokens_per_second']:.0f} tokens/s  "
-        f"MFU {record['mfu']:.0%}  {left} left"
+        f"loss {record['loss']:.3f}  {record['tokens_per_second']:.0f} tokens/s  MFU {record['mfu']:.0%}  {left} left"
     )
 
 

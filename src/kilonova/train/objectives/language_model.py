@@ -11,7 +11,9 @@ from kilonova.data.packing import Batch
 from kilonova.nn.cross_entropy import linear_cross_entropy
 
 
-def language_model_loss(hidden_states: Callable[..., Tensor], output_weight: Tensor, batch: Batch, compiled: bool) -> Tensor:
+def language_model_loss(
+    hidden_states: Callable[..., Tensor], output_weight: Tensor, batch: Batch, compiled: bool
+) -> Tensor:
     """Cross-entropy summed over the batch's targets, in nats (a float32 scalar).
 
     `hidden_states` is a decoder's method of that name, compiled or not; `output_weight` `[vocab, hidden]` its output

@@ -1,0 +1,206 @@
+"""Which models there are: the shipped family, the user's imports, and directories named for one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import platformdirs
+
+from kilonova.core.config import parse_config
+from kilonova.core.errors import CheckpointError, ConfigError, KilonovaError, ModelNotFound, nearest
+from kilonova.core.types import Modality
+
+METADATA_FILE = "kilonova.toml"
+_SHIPPED = Path(__file__).parents[1] / "weights"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMetadata:
+    """What `kilonova.toml` in a model directory may say; what it leaves out follows from `config.json`.
+
+    Lengths are in tokens. `created` is the day of the weights.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    display_name: str | None = None
+    provider: str = "custom"
+    description: str = ""
+    input_modalities: tuple[Modality, ...] = ("text",)
+    output_modalities: tuple[Modality, ...] = ("text",)
+    context_length: int | None = None
+    max_output_tokens: int | None = None
+    created: date | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A model that can be served: its names, its directory, and what protocols tell about it.
+
+    `context_length` bounds prompt and output together, `max_output_tokens` the output; both are in tokens.
+    """
+
+    name: str
+    directory: Path
+    aliases: tuple[str, ...]
+    display_name: str
+    provider: str
+    description: str
+    input_modalities: tuple[Modality, ...]
+    output_modalities: tuple[Modality, ...]
+    context_length: int
+    max_output_tokens: int
+    created: datetime
+
+    @classmethod
+    def from_directory(cls, directory: str | Path, name: str | None = None) -> ModelEntry:
+        """Describe a Hugging Face directory.
+
+        Under a `name` of one's own the aliases in its `kilonova.toml` are left out; without one and without that file
+        the directory's name serves. Raises CheckpointError or ConfigError with the path at fault.
+        """
+        directory = Path(directory).resolve()
+        metadata = _read_metadata(directory, name)
+        context_length = _context_length(directory)
+        if metadata.context_length is not None:
+            if not 1 <= metadata.context_length <= context_length:
+                raise ConfigError(
+                    f"{directory / METADATA_FILE}: context_length: {metadata.context_length} is not between 1 and "
+                    f"the max_position_embeddings of config.json, {context_length}"
+                )
+            context_length = metadata.context_length
+        max_output_tokens = context_length if metadata.max_output_tokens is None else metadata.max_output_tokens
+        if not 1 <= max_output_tokens <= context_length:
+            raise ConfigError(
+                f"{directory / METADATA_FILE}: max_output_tokens: {max_output_tokens} is not between 1 and "
+                f"the context length, {context_length}"
+            )
+        if metadata.created is not None:
+            created = datetime(metadata.created.year, metadata.created.month, metadata.created.day, tzinfo=UTC)
+        else:
+            created = datetime.fromtimestamp(int((directory / "config.json").stat().st_mtime), tz=UTC)
+        return cls(
+            name=metadata.name,
+            directory=directory,
+            aliases=metadata.aliases,
+            display_name=metadata.display_name or metadata.name,
+            provider=metadata.provider,
+            description=metadata.description,
+            input_modalities=metadata.input_modalities,
+            output_modalities=metadata.output_modalities,
+            context_length=context_length,
+            max_output_tokens=max_output_tokens,
+            created=created,
+        )
+
+
+class Registry:
+    """Models by exact name or alias: the shipped ones, the imported ones, then `named_directories`.
+
+    A later entry takes over the names it claims: it replaces an earlier entry of its own name and inherits that
+    entry's aliases, and it takes single aliases away from others. `unusable` tells, by name, why an imported model
+    cannot be used; asking for one raises ModelNotFound with the reason. A shipped or named directory that cannot be
+    used raises CheckpointError or ConfigError at once.
+    """
+
+    def __init__(
+        self, named_directories: Mapping[str, str | Path] | None = None, *, home: str | Path | None = None
+    ) -> None:
+        self.unusable: dict[str, str] = {}
+        self._entries: dict[str, ModelEntry] = {}
+        for file in sorted(_SHIPPED.glob(f"*/{METADATA_FILE}")):
+            self._add(ModelEntry.from_directory(file.parent))
+        for directory in _imported(models_home() if home is None else Path(home)):
+            try:
+                self._add(ModelEntry.from_directory(directory, name=directory.name))
+            except KilonovaError as error:
+                self.unusable[directory.name] = str(error)
+        for name, path in (named_directories or {}).items():
+            self._add(ModelEntry.from_directory(Path(path).expanduser(), name=name))
+        self._by_name = {name: entry for entry in self._entries.values() for name in (entry.name, *entry.aliases)}
+
+    def _add(self, entry: ModelEntry) -> None:
+        replaced = self._entries.pop(entry.name, None)
+        if replaced is not None:
+            entry = replace(entry, aliases=tuple(dict.fromkeys((*entry.aliases, *replaced.aliases))))
+        claimed = {entry.name, *entry.aliases}
+        if taken := claimed & self._entries.keys():
+            raise ConfigError(f"{entry.directory / METADATA_FILE}: aliases: {min(taken)!r} is another model's name")
+        for other in list(self._entries.values()):
+            kept = tuple(alias for alias in other.aliases if alias not in claimed)
+            self._entries[other.name] = replace(other, aliases=kept)
+        self._entries[entry.name] = entry
+
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """Every model once, in the order they were added."""
+        return tuple(self._entries.values())
+
+    def get(self, name: str) -> ModelEntry:
+        """The model whose name or alias is exactly `name`; ModelNotFound suggests the nearest."""
+        entry = self._by_name.get(name)
+        if entry is not None:
+            return entry
+        if name in self.unusable:
+            raise ModelNotFound(f"model {name!r} cannot be used: {self.unusable[name]}")
+        hint = nearest(name, self._by_name) if self._by_name else "there are no models; import one first"
+        raise ModelNotFound(f"no model {name!r}: {hint}")
+
+
+def models_home() -> Path:
+    """Where imported models live: `$KILONOVA_HOME/models`, or the user's data directory."""
+    home = os.environ.get("KILONOVA_HOME")
+    return (Path(home) if home else platformdirs.user_data_path("kilonova", appauthor=False)) / "models"
+
+
+def check_name(name: str) -> str:
+    """`name` itself if it can name a model; otherwise a ConfigError that says what can."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"model name {name!r} is not allowed; use 1 to 128 letters, digits, '.', '_', ':' or '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def _imported(home: Path) -> list[Path]:
+    if not home.is_dir():
+        return []
+    return sorted(path for path in home.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _read_metadata(directory: Path, name: str | None) -> ModelMetadata:
+    path = directory / METADATA_FILE
+    if not path.exists():
+        return ModelMetadata(name=check_name(directory.name if name is None else name))
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not readable as TOML: {error}") from error
+    metadata = parse_config(ModelMetadata, tree, source=str(path))
+    if name is not None:
+        metadata = replace(metadata, name=name, aliases=())
+    for each in (metadata.name, *metadata.aliases):
+        check_name(each)
+    return metadata
+
+
+def _context_length(directory: Path) -> int:
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: the file is missing") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+    length = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        raise ConfigError(f"{path}: max_position_embeddings: a positive integer is needed, not {length!r}")
+    return length
