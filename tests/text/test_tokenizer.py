@@ -106,6 +106,14 @@ def test_prefilled_assistant_turn_is_left_open(tokenizer: Tokenizer) -> None:
     assert text.endswith("<|im_start|>assistant\n1, 2,")
 
 
+def test_tool_results_follow_the_order_of_the_calls() -> None:
+    calls = assistant("", CALL, ToolUseBlock("tooluse_2", "get_weather", {"city": "Bonn"}))
+    first = ToolResultBlock("tooluse_1", (TextBlock("one"),))
+    second = ToolResultBlock("tooluse_2", (TextBlock("two"),))
+    turns = to_template_messages([user("Weather?"), calls, Message("user", (second, first))])
+    assert [turn["content"] for turn in turns if turn["role"] == "tool"] == ["one", "two"]
+
+
 def test_pictures_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(InvalidRequest, match="image"):
         tokenizer.encode_chat([Message("user", (MediaBlock("image", "png", b"x"),))])

@@ -82,18 +82,23 @@ def _raise_exception(message: str) -> None:
 def to_template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Core messages as the dictionaries that chat templates expect.
 
-    Tool results become turns of role `tool`, before what else their turn says.
+    Tool results become turns of role `tool`, before what else their turn says and in the order of the calls, since
+    templates do not spell out which call a result answers.
     """
     rendered: list[dict[str, Any]] = []
+    call_order: dict[str, int] = {}
     for message in messages:
         for block in message.content:
             if isinstance(block, MediaBlock):
                 raise InvalidRequest(f"{block.modality} content is not accepted by this text model", field="messages")
-            if isinstance(block, ToolResultBlock):
-                text = "".join(part.text for part in block.content if isinstance(part, TextBlock))
-                rendered.append({"role": "tool", "content": text})
+        results = [block for block in message.content if isinstance(block, ToolResultBlock)]
+        for result in sorted(results, key=lambda block: call_order.get(block.tool_use_id, len(call_order))):
+            text = "".join(part.text for part in result.content if isinstance(part, TextBlock))
+            rendered.append({"role": "tool", "content": text})
         calls = [block for block in message.content if isinstance(block, ToolUseBlock)]
-        if message.text or calls or not any(isinstance(block, ToolResultBlock) for block in message.content):
+        if message.role == "assistant":
+            call_order = {call.id: number for number, call in enumerate(calls)}
+        if message.text or calls or not results:
             turn: dict[str, Any] = {"role": message.role, "content": message.text}
             if calls:
                 turn["tool_calls"] = [

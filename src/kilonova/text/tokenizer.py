@@ -77,7 +77,8 @@ class Tokenizer:
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """Token ids of `text`. What looks like a control token stays plain text unless `allow_special` is set."""
         if allow_special or not self._added.search(text):
-            return self._backend.encode(text, add_special_tokens=False).ids
+            # Unlike `encode`, the batch call lets other threads run meanwhile, and it skips offsets.
+            return self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return [token for piece in self._break_control_tokens(text).split(_BREAK) for token in self.encode(piece)]
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:

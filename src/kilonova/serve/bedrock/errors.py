@@ -1,0 +1,81 @@
+"""Core errors as Bedrock's exceptions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import msgspec
+from starlette.responses import Response
+
+from kilonova.core.errors import ContextLengthExceeded, EngineError, InvalidRequest, ModelNotFound, Overloaded
+from kilonova.serve.bedrock.eventstream import encode_exception
+from kilonova.serve.bedrock.shapes import MalformedBody
+from kilonova.serve.body import BodyTooLarge
+
+logger = logging.getLogger(__name__)
+
+_STATUSES = {"SerializationException": 400, "UnknownOperationException": 404, "MethodNotAllowedException": 405}
+
+
+class BedrockError(Exception):
+    """An exception of the service under its own name, such as `ResourceNotFoundException`."""
+
+    def __init__(self, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+
+
+def to_bedrock_error(error: Exception) -> BedrockError:
+    """The service's exception for any error; one that nobody foresaw is logged and hidden from the client."""
+    if isinstance(error, BedrockError):
+        return error
+    if isinstance(error, ModelNotFound):
+        return BedrockError("ValidationException", "The provided model identifier is invalid.")
+    if isinstance(error, ContextLengthExceeded):
+        return BedrockError("ValidationException", f"Input is too long for requested model. {_with_field(error)}")
+    if isinstance(error, BodyTooLarge):
+        return BedrockError(
+            "ValidationException",
+            f"Input is too long: the payload exceeds {error.limit} bytes. Send less and try again.",
+            error.headers,
+        )
+    if isinstance(error, MalformedBody):
+        return BedrockError("SerializationException", str(error))
+    if isinstance(error, InvalidRequest):
+        return BedrockError("ValidationException", _with_field(error))
+    if isinstance(error, Overloaded):
+        return BedrockError("ThrottlingException", f"Too many requests, please wait before trying again. {error}")
+    if isinstance(error, EngineError):
+        logger.error("generation failed", exc_info=error)
+        return BedrockError(
+            "ModelErrorException", f"The request failed due to an error while processing the model. {error}"
+        )
+    if isinstance(error, RecursionError):
+        return BedrockError("ValidationException", "The request is nested too deeply.")
+    logger.error("unexpected error", exc_info=error)
+    return BedrockError("InternalServerException", "The service failed unexpectedly. Try your call again.")
+
+
+def _with_field(error: InvalidRequest) -> str:
+    message = str(error)
+    return message if error.field is None or error.field in message else f"{message} ({error.field})"
+
+
+def error_response(error: BedrockError, statuses: Mapping[str, int]) -> Response:
+    """The HTTP response of an exception; `statuses` are those of the service's own exceptions."""
+    status = statuses.get(error.code) or _STATUSES[error.code]
+    return Response(
+        msgspec.json.encode({"message": error.message}),
+        status_code=status,
+        media_type="application/json",
+        headers={"x-amzn-ErrorType": error.code, **error.headers},
+    )
+
+
+def error_frame(error: BedrockError) -> bytes:
+    """The exception as the last frame of a stream that has already begun."""
+    code = "ModelStreamErrorException" if error.code == "ModelErrorException" else error.code
+    return encode_exception(code[0].lower() + code[1:], msgspec.json.encode({"message": error.message}))

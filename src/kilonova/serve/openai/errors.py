@@ -1,0 +1,116 @@
+"""Core errors as OpenAI's error bodies."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from kilonova.core.errors import ContextLengthExceeded, EngineError, InvalidRequest, ModelNotFound, Overloaded
+from kilonova.serve.body import BodyTooLarge
+from kilonova.serve.generation import ClientDisconnected
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+# Nginx's status for a client that closed its connection; it is logged and never sent.
+CLIENT_CLOSED_REQUEST = 499
+
+
+class OpenAIError(Exception):
+    """An error as the API words it: HTTP status, message, type, and the parameter and code where there is one."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        type: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+        self.body: dict[str, Any] = {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+    def response(self) -> Response:
+        """The HTTP response."""
+        body = msgspec.json.encode(self.body)
+        return Response(body, status_code=self.status, media_type="application/json", headers=self.headers)
+
+
+def to_openai_error(error: Exception) -> OpenAIError:
+    """The API's error for any error; one that nobody foresaw is logged and hidden from the client."""
+    invalid = "invalid_request_error"
+    if isinstance(error, OpenAIError):
+        return error
+    if isinstance(error, ModelNotFound):
+        return OpenAIError(404, str(error), invalid, param="model", code="model_not_found")
+    if isinstance(error, ContextLengthExceeded):
+        return OpenAIError(400, str(error), invalid, param=_param(error), code="context_length_exceeded")
+    if isinstance(error, BodyTooLarge):
+        return OpenAIError(
+            413,
+            f"The request body exceeds the limit of {error.limit} bytes.",
+            invalid,
+            code="request_too_large",
+            headers=error.headers,
+        )
+    if isinstance(error, InvalidRequest):
+        return OpenAIError(400, str(error), invalid, param=_param(error))
+    if isinstance(error, Overloaded):
+        return OpenAIError(429, str(error), "rate_limit_error", code="rate_limit_exceeded")
+    if isinstance(error, EngineError):
+        logger.error("generation failed", exc_info=error)
+        return OpenAIError(500, str(error), "server_error")
+    if isinstance(error, RecursionError):
+        return OpenAIError(400, "The request is nested too deeply.", invalid)
+    logger.error("unexpected error", exc_info=error)
+    return OpenAIError(500, "The server had an error while processing your request.", "server_error")
+
+
+def _param(error: InvalidRequest) -> str | None:
+    return None if error.field is None else re.sub(r"\.(\d+)", r"[\1]", error.field)
+
+
+def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    """A request of the decoder's type; raises InvalidRequest that names the parameter at fault."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$")
+        path = path.rstrip("`").lstrip(".")
+        unknown = re.fullmatch(r"Object contains unknown field `(.+)`", text)
+        if unknown:
+            path = f"{path}.{unknown[1]}".lstrip(".")
+            raise InvalidRequest(f"Unrecognized request argument supplied: {path}", field=path) from None
+        missing = re.fullmatch(r"Object missing required field `(.+)`", text)
+        if missing:
+            path = f"{path}.{missing[1]}".lstrip(".")
+            raise InvalidRequest(f"Missing required parameter: '{path}'.", field=path) from None
+        message = f"Invalid value for '{path}': {text.lower()}." if path else f"{text}."
+        raise InvalidRequest(message, field=path or None) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"We could not parse the JSON body of your request: {error}") from None
+
+
+def endpoint(handler: Handler) -> Handler:
+    """The handler with its errors turned into responses; a client that went needs none."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (ClientDisconnect, ClientDisconnected):
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except Exception as error:
+            return to_openai_error(error).response()
+
+    return handle
