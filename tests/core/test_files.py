@@ -33,15 +33,24 @@ def test_atomic_directory_replaces_whole(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 
+def test_atomic_directory_makes_its_files_readable_as_usual(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    with atomic_directory(tmp_path / "model") as temporary:
+        (temporary / "private").touch(mode=0o600)
+    assert (tmp_path / "model" / "private").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_atomic_directory_vanishes_on_failure(tmp_path: Path) -> None:
     path = tmp_path / "model"
     with atomic_directory(path) as temporary:
         (temporary / "a").write_text("1")
-    writing = atomic_directory(path)
-    temporary = writing.__enter__()
-    (temporary / "b").write_text("2")
-    error = RuntimeError("disk")
-    with pytest.raises(RuntimeError, match="disk"):
-        writing.__exit__(RuntimeError, error, None)
+
+    def write_part() -> None:
+        with atomic_directory(path) as temporary:
+            (temporary / "b").write_text("2")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_part()
     assert [file.name for file in path.iterdir()] == ["a"]
     assert [file.name for file in tmp_path.iterdir()] == ["model"]

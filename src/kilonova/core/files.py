@@ -41,6 +41,8 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
+                # Some writers create files that only their owner can read.
+                os.chmod(file, file.stat().st_mode | (0o444 & ~_umask()))
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
         os.chmod(temporary, 0o777 & ~_umask())

@@ -1,0 +1,55 @@
+# make run    serve the shipped family on http://127.0.0.1:8080      make bench    run every script in benchmarks/
+# make test   run the tests                                         make weights  train the shipped weights: DATA=dir
+# make lint   ruff and mypy                                         make clean    remove .venv and caches
+#
+# ARGS is handed on: make run ARGS="--port 9000", make test ARGS=tests/cli.
+
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: run test lint bench weights clean
+
+run: $(VENV)/.run-installed
+	@$(BIN)/kilonova serve --host 127.0.0.1 --port 8080 $(ARGS)
+
+test: $(VENV)/.dev-installed
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev-installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.dev-installed
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" $(ARGS); done
+
+weights: $(VENV)/.dev-installed
+	@PATH="$(CURDIR)/$(BIN):$$PATH" DATA="$(DATA)" scripts/weights.sh
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# PyTorch goes first and by its exact version, so that nothing later in the resolution can ask for another one.
+$(VENV)/.torch-installed: constraints.txt | $(BIN)/pip
+	@echo "Installing PyTorch (once; it is large)"
+	@$(INSTALL) torch==2.13.0
+	@touch $@
+
+$(VENV)/.run-installed: pyproject.toml constraints.txt $(VENV)/.torch-installed
+	@echo "Installing Kilonova"
+	@$(INSTALL) -e '.[clients]'
+	@touch $@
+
+$(VENV)/.dev-installed: pyproject.toml constraints.txt $(VENV)/.torch-installed
+	@echo "Installing Kilonova with its tests' tools"
+	@$(INSTALL) -e '.[clients,dev,eval]'
+	@touch $(VENV)/.run-installed $@

@@ -1,0 +1,45 @@
+"""`kilonova eval`: measure a model."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kilonova.core.errors import ConfigError
+
+app = typer.Typer()
+
+EXTRA_PACKAGES = ("sacrebleu", "rouge_score")
+
+
+@app.command("eval", no_args_is_help=True)
+def eval_(
+    model: Annotated[str, typer.Argument(help="A model's name or the directory of a checkpoint.")],
+    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder that holds eval/ and text/.")],
+    task: Annotated[list[str] | None, typer.Option(help="Measure this task or group only; repeat for more.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most examples a task takes.")] = 300,
+    seed: Annotated[int, typer.Option(help="Decides which examples are taken.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Score a model on language, classification, translation, summarisation and instructions, beside baselines.
+
+    Example: kilonova eval micro --data datasets/ --task translation
+    """
+    missing = [name for name in EXTRA_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} must be installed first: pip install 'kilonova[eval]'")
+
+    from kilonova.cli.models import find_directory
+    from kilonova.evals.run import evaluate
+
+    report = evaluate(find_directory(model), data, tuple(task or ()), limit, seed)
+    if as_json:
+        print(report.to_json())
+        return
+
+    from rich.console import Console
+
+    Console().print(report.table())

@@ -1,0 +1,127 @@
+"""`kilonova models`: the models on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from kilonova.models.registry import ModelEntry
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def models() -> None:
+    """List the models on this machine, bring others in, and take them out.
+
+    Example: kilonova models list
+    """
+
+
+@app.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array instead of a table.")] = False,
+) -> None:
+    """List the shipped and the imported models.
+
+    Example: kilonova models list --json
+    """
+    from kilonova.models.registry import Registry
+
+    registry = Registry()
+    if as_json:
+        print(json.dumps([_describe(entry) for entry in registry.entries()], indent=2))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "also known as", "takes", "makes", "context", "size", "directory")
+    for entry in registry.entries():
+        row = _describe(entry)
+        table.add_row(
+            entry.name,
+            "\n".join(entry.aliases),
+            ", ".join(entry.input_modalities),
+            ", ".join(entry.output_modalities),
+            str(entry.context_length),
+            f"{row['bytes'] / 2**20:.0f} MiB",
+            str(entry.directory),
+        )
+    Console().print(table)
+    for name, reason in registry.unusable.items():
+        typer.secho(f"{name} cannot be used: {reason}", fg=typer.colors.YELLOW, err=True)
+
+
+@app.command("import")
+def import_(
+    directory: Annotated[Path, typer.Argument(help="A Hugging Face checkpoint directory.")],
+    name: Annotated[str | None, typer.Option(help="Name to know it by; the directory's unless given.")] = None,
+    link: Annotated[bool, typer.Option("--link", help="Refer to the files where they are; do not copy them.")] = False,
+) -> None:
+    """Make a checkpoint known by a name to every later run, after checking it.
+
+    Example: kilonova models import runs/mine/model --name mine
+    """
+    from kilonova.models.library import import_model
+
+    entry = import_model(name or directory.resolve().name, directory, link=link)
+    print(f"{entry.name}: {entry.directory}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model's name or the directory of a checkpoint.")],
+    directory: Annotated[Path, typer.Argument(help="Where to write it; must be new or empty.")],
+) -> None:
+    """Write a model as a Hugging Face directory, for transformers, vLLM or another machine.
+
+    Example: kilonova models export mine mine-checkpoint/
+    """
+    from kilonova.models.library import export_model
+    from kilonova.models.registry import ModelEntry
+
+    export_model(ModelEntry.from_directory(find_directory(model)), directory)
+    print(directory)
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="Name of an imported model.")]) -> None:
+    """Forget an imported model; its files are deleted if they were copied, left alone if linked.
+
+    Example: kilonova models remove mine
+    """
+    from kilonova.models.library import remove_model
+
+    remove_model(name)
+    print(f"{name}: removed")
+
+
+def find_directory(model: str) -> Path:
+    """The checkpoint directory of `model`: a directory that holds one, or else a model's name."""
+    from kilonova.models.registry import Registry
+
+    if (Path(model) / "config.json").is_file():
+        return Path(model)
+    return Registry().get(model).directory
+
+
+def _describe(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "aliases": list(entry.aliases),
+        "display_name": entry.display_name,
+        "provider": entry.provider,
+        "description": entry.description,
+        "input_modalities": list(entry.input_modalities),
+        "output_modalities": list(entry.output_modalities),
+        "context_length": entry.context_length,
+        "max_output_tokens": entry.max_output_tokens,
+        "created": entry.created.isoformat(),
+        "bytes": sum(file.stat().st_size for file in entry.directory.iterdir() if file.is_file()),
+        "directory": str(entry.directory),
+    }

@@ -1,0 +1,145 @@
+"""`kilonova serve`: answer Bedrock and OpenAI clients over HTTP."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from kilonova.core.errors import ConfigError, KilonovaError
+
+app = typer.Typer()
+
+QUESTION = "What do cats eat?"
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=DIR", help="Serve this checkpoint too; repeat for more.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Directory for imported models and what the server keeps.")] = None,
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="Requests that run together; more of them wait.")] = 32,
+    max_context: Annotated[
+        int | None, typer.Option(min=1, help="Longest conversation in tokens, where less than the model's own.")
+    ] = None,
+    open_to_network: Annotated[
+        bool, typer.Option("--open", help="Allow an address that other machines can reach; anyone there can use it.")
+    ] = False,
+) -> None:
+    """Serve models to boto3, the AWS command line, openai and anything else that speaks these protocols.
+
+    Example: kilonova serve --port 8080 --model mine=runs/mine/model
+    """
+    models = _parse_models(model or [])
+    if not is_loopback(host) and not open_to_network:
+        raise ConfigError(
+            f"--host {host}: other machines can reach this address, and no key is asked for, so anyone there could use "
+            "the server; add --open if that is what you want"
+        )
+
+    from kilonova.models.registry import Registry, models_home
+
+    data = data or models_home().parent
+    # Read here as well, so that a mistyped model is known before anything heavy is loaded.
+    registry = Registry(models, home=data / "models")
+    names = list(dict.fromkeys((*models, *(entry.name for entry in registry.entries()))))
+    if not names:
+        raise ConfigError("there is no model to serve; name a checkpoint with --model NAME=DIR")
+
+    from kilonova.serve.run import serve as run_server
+
+    try:
+        run_server(
+            host=host,
+            port=port,
+            models=models,
+            data_dir=data,
+            on_ready=lambda url: print_banner(host, urlsplit(url).port or port, names),
+            max_num_seqs=max_num_seqs,
+            max_context=max_context,
+        )
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            raise
+        raise KilonovaError(f"cannot listen on {host} port {port}: {error.strerror}; see --host and --port") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def client_lines(url: str, model: str) -> dict[str, str]:
+    """Shell commands that ask `model` at `url` a question with boto3, openai and curl, each complete in itself."""
+    python = shlex.quote(_python())
+    boto3_code = (
+        f'import boto3; print(boto3.client("bedrock-runtime", endpoint_url="{url}", region_name="us-east-1", '
+        f'aws_access_key_id="local", aws_secret_access_key="local").converse(modelId="{model}", '
+        f'messages=[{{"role": "user", "content": [{{"text": "{QUESTION}"}}]}}])["output"]["message"])'
+    )
+    openai_code = (
+        f'import openai; print(openai.OpenAI(base_url="{url}/v1", api_key="local").chat.completions.create('
+        f'model="{model}", messages=[{{"role": "user", "content": "{QUESTION}"}}]).choices[0].message.content)'
+    )
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": QUESTION}]})
+    return {
+        "boto3": f"{python} -c {shlex.quote(boto3_code)}",
+        "openai": f"{python} -c {shlex.quote(openai_code)}",
+        "curl": f"curl -s {url}/v1/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}",
+    }
+
+
+def print_banner(host: str, port: int, names: Sequence[str]) -> None:
+    """Say where the server is, what it serves, who can use it, and how to ask it something."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    console.print(f"\n[bold]Kilonova[/] is ready at [bold cyan]{url}[/]")
+    console.print(f"models: {', '.join(names)}")
+    if is_loopback(host):
+        console.print("open: no key is asked for, and only this machine can reach it")
+    else:
+        console.print("[bold yellow]open: no key is asked for, and anyone who can reach this machine can use it[/]")
+    for client, line in client_lines(url, names[0]).items():
+        missing = client != "curl" and find_spec(client) is None
+        console.print(f"\n[dim]{client}{f' (pip install {client} first)' if missing else ''}[/]")
+        console.print(line, soft_wrap=True, markup=False)
+    console.print("\n[dim]Ctrl-C stops it.[/]")
+
+
+def _python() -> str:
+    """The Python to type in a shell here: this one, relative to the working directory where it is below it."""
+    executable = Path(sys.executable)
+    try:
+        return str(executable.relative_to(Path.cwd()))
+    except ValueError:
+        return str(executable)
+
+
+def _parse_models(items: Sequence[str]) -> dict[str, Path]:
+    models: dict[str, Path] = {}
+    for item in items:
+        name, _, directory = item.partition("=")
+        if not name or not directory:
+            raise ConfigError(f"--model {item}: NAME=DIR is expected, as in --model mine=runs/mine/model")
+        if name in models:
+            raise ConfigError(f"--model {item}: the name {name!r} is given twice")
+        models[name] = Path(directory)
+    return models

@@ -1,0 +1,77 @@
+"""`kilonova models`: list, import, export, remove."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from kilonova.cli.models import app
+from kilonova.core.errors import ConfigError, ModelNotFound
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KILONOVA_HOME", str(tmp_path / "home"))
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+
+
+def listed() -> dict[str, dict]:
+    return {row["name"]: row for row in json.loads(invoke("list", "--json").stdout)}
+
+
+def test_import_list_export_remove(tiny_micro_directory: Path, tmp_path: Path) -> None:
+    assert invoke("import", str(tiny_micro_directory), "--name", "tiny").exit_code == 0
+
+    row = listed()["tiny"]
+    config = json.loads((tiny_micro_directory / "config.json").read_text())
+    assert row["context_length"] == config["max_position_embeddings"]
+    assert row["bytes"] > 0
+    assert "tiny" in invoke("list").stdout
+
+    assert invoke("export", "tiny", str(tmp_path / "exported")).exit_code == 0
+    for file in tiny_micro_directory.glob("*.safetensors"):
+        assert (tmp_path / "exported" / file.name).read_bytes() == file.read_bytes()
+
+    assert invoke("remove", "tiny").exit_code == 0
+    assert "tiny" not in listed()
+
+
+def test_linked_import_leaves_the_files_alone(tiny_micro_directory: Path) -> None:
+    before = sorted(tiny_micro_directory.iterdir())
+
+    invoke("import", str(tiny_micro_directory), "--name", "tiny", "--link")
+    assert listed()["tiny"]["directory"] == str(tiny_micro_directory.resolve())
+    invoke("remove", "tiny")
+
+    assert sorted(tiny_micro_directory.iterdir()) == before
+
+
+def test_import_of_something_else_is_refused(tmp_path: Path) -> None:
+    result = invoke("import", str(tmp_path))
+
+    assert result.exit_code == 1
+    assert "config.json" in str(result.exception)
+    assert not (tmp_path / "home" / "models").exists()
+
+
+def test_importing_a_name_twice_is_refused(tiny_micro_directory: Path) -> None:
+    invoke("import", str(tiny_micro_directory), "--name", "tiny")
+
+    result = invoke("import", str(tiny_micro_directory), "--name", "tiny")
+
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_export_of_an_unknown_model_names_the_nearest(tiny_micro_directory: Path, tmp_path: Path) -> None:
+    invoke("import", str(tiny_micro_directory), "--name", "tiny")
+
+    result = invoke("export", "tinny", str(tmp_path / "out"))
+
+    assert isinstance(result.exception, ModelNotFound)
+    assert "'tiny'" in str(result.exception)
