@@ -14,11 +14,14 @@ kilonova tokenizer train --recipe micro/tokenizer "data_root=$DATA"
 kilonova train micro/pretrain "data.root=$DATA"
 
 # Conversations made from public labelled data and programs, and the second stage on them.
-kilonova data instruct "$DATA" --output runs/micro/instruct.jsonl --held-out runs/micro/instruct_val.jsonl
+kilonova data instruct "$DATA" --output runs/micro/instruct.jsonl --held-out runs/micro/instruct_val.jsonl \
+  --report runs/micro/instruct_report.json
 kilonova train micro/sft
 
-# Measure.
-kilonova eval runs/micro/sft/model --data "$DATA" --json >runs/micro/evals.json
+# Measure, at the longest context the model was trained at, and write the card.
+kilonova eval runs/micro/sft/model --data "$DATA" --context-length 1024 --output runs/micro/evals.json
+kilonova models card runs/micro/sft/model --name "Kilonova Micro" --evaluation runs/micro/evals.json \
+  --data-report runs/micro/instruct_report.json
 
 # Ship: beside the model's own kilonova.toml, which stays as it is.
-cp runs/micro/sft/model/* runs/micro/evals.json src/kilonova/weights/micro/
+cp runs/micro/sft/model/* src/kilonova/weights/micro/

@@ -14,11 +14,13 @@ from kilonova.core.errors import DataError
 def test_instruct_writes_conversations(tmp_path: Path) -> None:
     output = tmp_path / "instruct.jsonl"
     arguments = ["instruct", str(tmp_path), "--output", str(output), "--source", "identity", "--limit", "20"]
+    report = tmp_path / "report.json"
 
-    result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(app, [*arguments, "--report", str(report), "--json"], catch_exceptions=False)
 
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert json.loads(result.stdout)["rows"] == len(rows) > 0
+    assert json.loads(report.read_text()) == json.loads(result.stdout)
     assert all(row["messages"][-1]["role"] == "assistant" for row in rows)
 
 

@@ -29,10 +29,12 @@ def data(tmp_path: Path) -> Path:
 
 def test_json_is_one_object_and_nothing_else(tiny_micro_directory: Path, data: Path) -> None:
     arguments = [str(tiny_micro_directory), "--data", str(data), "--task", "openstax", "--limit", "2", "--json"]
+    arguments += ["--output", str(data / "report.json"), "--context-length", "16"]
 
     result = subprocess.run([KILONOVA, "eval", *arguments], capture_output=True, text=True, timeout=120, check=True)
 
     report = json.loads(result.stdout)
+    assert json.loads((data / "report.json").read_text()) == report
     (score,) = report["scores"]
     assert score["task"] == "openstax"
     assert score["low"] <= score["value"] <= score["high"]

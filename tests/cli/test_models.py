@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from kilonova.cli.models import app
 from kilonova.core.errors import ConfigError, ModelNotFound
+from kilonova.evals.run import Report
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +76,18 @@ def test_export_of_an_unknown_model_names_the_nearest(tiny_micro_directory: Path
 
     assert isinstance(result.exception, ModelNotFound)
     assert "'tiny'" in str(result.exception)
+
+
+def test_card_shows_what_was_recorded_and_what_the_model_says(tiny_micro_directory: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    assert invoke("export", str(tiny_micro_directory), str(directory)).exit_code == 0
+    evaluation = Report("tiny", parameters=1, limit=5, seed=0, version="0", context_length=512)
+    (tmp_path / "evals.json").write_text(evaluation.to_json())
+
+    result = invoke("card", str(directory), "--name", "Tiny", "--evaluation", str(tmp_path / "evals.json"))
+
+    assert result.exit_code == 0, result.exception
+    card = (directory / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0")
+    assert "# Tiny" in card
+    assert "Who are you?" in card

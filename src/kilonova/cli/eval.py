@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kilonova.core.errors import ConfigError
+from kilonova.core.files import write_atomic
 
 app = typer.Typer()
 
@@ -22,6 +23,10 @@ def eval_(
     task: Annotated[list[str] | None, typer.Option(help="Measure this task or group only; repeat for more.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most examples a task takes.")] = 300,
     seed: Annotated[int, typer.Option(help="Decides which examples are taken.")] = 0,
+    context_length: Annotated[
+        int | None, typer.Option(min=2, help="Longest context to use; the model's own unless given.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File for the report as JSON, for the model card.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Score a model on language, classification, translation, summarisation and instructions, beside baselines.
@@ -35,7 +40,9 @@ def eval_(
     from kilonova.cli.models import find_directory
     from kilonova.evals.run import evaluate
 
-    report = evaluate(find_directory(model), data, tuple(task or ()), limit, seed)
+    report = evaluate(find_directory(model), data, tuple(task or ()), limit, seed, context_length)
+    if output is not None:
+        write_atomic(output, report.to_json() + "\n")
     if as_json:
         print(report.to_json())
         return

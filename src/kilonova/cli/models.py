@@ -101,6 +101,32 @@ def remove(name: Annotated[str, typer.Argument(help="Name of an imported model."
     print(f"{name}: removed")
 
 
+@app.command()
+def card(
+    directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The model's directory.")],
+    name: Annotated[str, typer.Option(help="The title of the card.")],
+    evaluation: Annotated[Path | None, typer.Option(help="A report of `kilonova eval --output`.")] = None,
+    data_report: Annotated[Path | None, typer.Option(help="A report of `kilonova data instruct --report`.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, as an SPDX identifier.")] = "apache-2.0",
+) -> None:
+    """Write a model's card, README.md, from the records of its training and evaluation and from sampled answers.
+
+    Example: kilonova models card runs/micro/sft/model --name "Kilonova Micro" --evaluation evals.json
+    """
+    from kilonova.evals.card import SAMPLE_PROMPTS, read_record, write_card
+    from kilonova.evals.run import sample_answers
+
+    path = write_card(
+        directory,
+        name,
+        evaluation=None if evaluation is None else read_record(evaluation),
+        samples=sample_answers(directory, SAMPLE_PROMPTS),
+        data_report=None if data_report is None else read_record(data_report),
+        licence=licence,
+    )
+    print(path)
+
+
 def find_directory(model: str) -> Path:
     """The checkpoint directory of `model`: a directory that holds one, or else a model's name."""
     from kilonova.models.registry import Registry
