@@ -113,7 +113,7 @@ class Runners:
         self.parameters = decoder.num_parameters()
         self.vocab_size = decoder.config.vocab_size
         self.engine = Engine(decoder, tokenizer)
-        self.reference = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
+        self.reference: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
         self.reference.generation_config.eos_token_id = None
         self.reference.generation_config.pad_token_id = 0
 

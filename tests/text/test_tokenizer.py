@@ -136,6 +136,15 @@ def test_incremental_detokenizer_equals_decode_on_random_tokens(tokenizer: Token
         assert text.replace("\ufffd", "") == tokenizer.decode(ids).replace("\ufffd", "")
 
 
+def test_incremental_detokenizer_does_not_hold_back_bytes_that_never_form_a_character(tokenizer: Tokenizer) -> None:
+    lone = next(number for number in range(256) if tokenizer.token_text(number) == "\ufffd")
+    detokenizer = IncrementalDetokenizer(tokenizer)
+    text = "".join(detokenizer.push(lone) for _ in range(1000))
+    assert len(text) > 900
+    assert set(text) == {"\ufffd"}
+    assert detokenizer.push(tokenizer.encode("a")[0]).endswith("a")
+
+
 def test_tool_call_tokens_are_visible_and_control_tokens_are_not(tokenizer: Tokenizer) -> None:
     detokenizer = IncrementalDetokenizer(tokenizer)
     ids = tokenizer.encode("<tool_call>x</tool_call><|im_end|>", allow_special=True)

@@ -18,6 +18,9 @@ from kilonova.text.chat_template import ChatTemplate, to_template_messages, to_t
 # Marks, inside a conversation's own text, the middle of what would otherwise read as a control token.
 _BREAK = "\ufdd0"
 
+# A character has at most four bytes, hence four tokens; control tokens in between have no text.
+_MAX_OPEN_TOKENS = 64
+
 
 class Tokenizer:
     """Text to token ids and back, with the chat template of its model."""
@@ -148,7 +151,11 @@ class IncrementalDetokenizer:
         text = self._stream.step(self._tokenizer._backend, token_id)
         if text is None:
             self._pending.append(token_id)
-            return ""
+            if len(self._pending) < _MAX_OPEN_TOKENS:
+                return ""
+            # Bytes that never become a character; the stream decodes all of them again at every step.
+            text = self.flush()
+            self._stream = DecodeStream(skip_special_tokens=True)
         self._pending.clear()
         return text
 

@@ -1,0 +1,69 @@
+"""Limits of a request, checked before it is queued."""
+
+from __future__ import annotations
+
+from kilonova.core.errors import InvalidRequest
+from kilonova.core.types import GenerationRequest, MediaBlock, SamplingParams, ToolResultBlock
+
+MAX_STOP_SEQUENCES = 2500
+MAX_LOGPROBS = 20
+
+
+def check_request(request: GenerationRequest, vocab_size: int) -> None:
+    """Raise InvalidRequest, which names the field and what is allowed, unless the engine can run `request`."""
+    if (request.prompt is None) == (not request.messages):
+        raise InvalidRequest("give either messages or a prompt, and not both", field="messages")
+    for turn, message in enumerate(request.messages):
+        for position, block in enumerate(message.content):
+            parts = block.content if isinstance(block, ToolResultBlock) else (block,)
+            for part in parts:
+                if isinstance(part, MediaBlock):
+                    raise InvalidRequest(
+                        f"this model reads text only, not {part.modality} content",
+                        field=f"messages.{turn}.content.{position}",
+                    )
+    if isinstance(request.prompt, tuple):
+        for position, token in enumerate(request.prompt):
+            if not isinstance(token, int) or not 0 <= token < vocab_size:
+                raise InvalidRequest(
+                    f"token {token!r} is outside the vocabulary: ids are integers from 0 to {vocab_size - 1}",
+                    field=f"prompt.{position}",
+                )
+    check_sampling(request.sampling)
+
+
+def check_sampling(sampling: SamplingParams) -> None:
+    """Raise InvalidRequest, which names the field and its range, unless every parameter is within its range."""
+    temperature, top_p = sampling.temperature, sampling.top_p
+    _check(_is_number(temperature) and 0 <= temperature <= 2, "temperature", "a number from 0 to 2", temperature)
+    _check(_is_number(top_p) and 0 < top_p <= 1, "top_p", "a number above 0 and at most 1", top_p)
+    _check(_is_integer(sampling.top_k) and sampling.top_k >= 0, "top_k", "an integer of at least 0", sampling.top_k)
+    least = 0 if sampling.prompt_logprobs is not None else 1
+    max_tokens = sampling.max_tokens
+    _check(
+        max_tokens is None or (_is_integer(max_tokens) and max_tokens >= least),
+        "max_tokens",
+        f"an integer of at least {least}" + ("" if least == 0 else " (0 only together with prompt_logprobs)"),
+        max_tokens,
+    )
+    _check(sampling.seed is None or _is_integer(sampling.seed), "seed", "an integer", sampling.seed)
+    for name, value in (("logprobs", sampling.logprobs), ("prompt_logprobs", sampling.prompt_logprobs)):
+        allowed = value is None or (_is_integer(value) and 0 <= value <= MAX_LOGPROBS)
+        _check(allowed, name, f"an integer from 0 to {MAX_LOGPROBS}", value)
+    count = len(sampling.stop)
+    _check(count <= MAX_STOP_SEQUENCES, "stop", f"at most {MAX_STOP_SEQUENCES} sequences", f"{count} sequences")
+    for position, stop in enumerate(sampling.stop):
+        _check(isinstance(stop, str) and stop != "", f"stop.{position}", "a string that is not empty", stop)
+
+
+def _check(valid: bool, field: str, allowed: str, value: object) -> None:
+    if not valid:
+        raise InvalidRequest(f"{field} must be {allowed}; it is {value!r}", field=field)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or _is_integer(value)
