@@ -3,6 +3,7 @@ import threading
 import time
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from kilonova.core.errors import (
     InvalidRequest,
     Overloaded,
 )
-from kilonova.core.types import Finished, GenerationRequest, PromptProcessed, TextDelta, Tool, ToolUse
+from kilonova.core.types import Finished, GenerationRequest, PromptProcessed, SamplingParams, TextDelta, Tool, ToolUse
 from kilonova.engine.engine import Engine
 from kilonova.models.checkpoint import save_decoder
 from kilonova.models.decoder.model import Decoder
@@ -470,3 +471,17 @@ def test_a_tokenizer_larger_than_the_model_is_refused(make_decoder, tiny_tokeniz
 def test_limits_that_make_no_sense_are_refused(tiny_decoder, tiny_tokenizer, limit):
     with pytest.raises(ConfigError, match=next(iter(limit))):
         Engine(tiny_decoder, tiny_tokenizer, **limit)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_generates_the_greedy_text_of_the_cpu(tiny_micro_directory: Path) -> None:
+    texts = []
+    for device in ("cpu", "cuda"):
+        engine = Engine.from_directory(tiny_micro_directory, device=device, dtype="float32")
+        request = GenerationRequest(
+            model="tiny", prompt="the quick brown", sampling=SamplingParams(max_tokens=32, temperature=0)
+        )
+        texts.append("".join(event.text for event in engine.submit(request) if isinstance(event, TextDelta)))
+        engine.close()
+    assert texts[0] == texts[1]

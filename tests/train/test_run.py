@@ -200,3 +200,22 @@ def test_compiled_training_follows_eager_training(tiny_tokenizer_directory: Path
     assert [second[step][0] for step in range(1, 7)] == pytest.approx(
         [first[step][0] for step in range(1, 7)], abs=1e-3
     )
+
+
+def test_bfloat16_follows_float32(tiny_tokenizer_directory: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_tokenizer_directory, "float32")
+    train(path, ["steps=6"])
+    train(path, ["steps=6", "dtype=bfloat16", f"output={tmp_path / 'bfloat16'}"])
+    first, second = losses(tmp_path / "float32"), losses(tmp_path / "bfloat16")
+    assert [second[step][0] for step in first] == pytest.approx([values[0] for values in first.values()], abs=0.03)
+    assert first != second
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_follows_the_cpu(tiny_tokenizer_directory: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_tokenizer_directory, "cpu")
+    train(path, ["steps=6"])
+    train(path, ["steps=6", "device=cuda", f"output={tmp_path / 'cuda'}"])
+    first, second = losses(tmp_path / "cpu"), losses(tmp_path / "cuda")
+    assert [second[step][0] for step in first] == pytest.approx([values[0] for values in first.values()], abs=0.03)
