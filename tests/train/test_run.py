@@ -192,6 +192,14 @@ def test_bad_recipes_are_refused(tiny_tokenizer_directory: Path, tmp_path: Path,
         train(recipe(tmp_path, tiny_tokenizer_directory, "bad"), overrides)
 
 
+def test_a_run_is_not_continued_with_other_data(tiny_tokenizer_directory: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_tokenizer_directory, "run")
+    train(path, ["steps=2"])
+    with pytest.raises(ConfigError, match="another order"):
+        train(path, ["steps=3", "seed=9"])
+    train(path, ["steps=3"])
+
+
 def test_compiled_training_follows_eager_training(tiny_tokenizer_directory: Path, tmp_path: Path) -> None:
     eager = recipe(tmp_path, tiny_tokenizer_directory, "eager")
     train(eager, ["steps=6"])

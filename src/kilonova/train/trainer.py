@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kilonova.core.device import choose_device, choose_dtype
-from kilonova.core.errors import KilonovaError
+from kilonova.core.errors import ConfigError, KilonovaError
 from kilonova.core.progress import ProgressReporter
 from kilonova.data.packing import Batch, EpochSampler, RowDataset, make_batch
 from kilonova.models.decoder.model import Decoder
@@ -141,6 +141,7 @@ class Trainer:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "order": _order_of_data(self.recipe),
         }
         save_training_state(self.output / "checkpoints", self.step, state, self.recipe.keep_checkpoints)
 
@@ -148,6 +149,11 @@ class Trainer:
         state = load_newest_training_state(self.output / "checkpoints")
         if state is None:
             return
+        if state["order"] != _order_of_data(self.recipe):
+            raise ConfigError(
+                f"output: {self.output} holds a run that reads its data in another order (sources, weights, "
+                "sequence_length, batch_size or seed differ); name another folder, or remove it to start anew"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
@@ -177,6 +183,13 @@ class Trainer:
     def _log(self, record: dict[str, Any]) -> None:
         with (self.output / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(record) + "\n")
+
+
+def _order_of_data(recipe: TrainRecipe) -> str:
+    """What decides which rows a step reads."""
+    sources = [(source.path, source.template, source.format, source.weight) for source in recipe.data.sources]
+    length = recipe.data.sequence_length
+    return json.dumps([recipe.objective, sources, length, recipe.batch_size, recipe.seed])
 
 
 def _detail(record: dict[str, Any], steps_left: int) -> str:
