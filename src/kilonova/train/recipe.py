@@ -73,7 +73,11 @@ class ScheduleSection:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
-    """One run of training. `batch_size` counts rows an optimiser step, taken `micro_batch_size` at a time."""
+    """One run of training.
+
+    `batch_size` counts rows an optimiser step, taken `micro_batch_size` at a time. Weights are trained in float32 and
+    the model is saved in `save_dtype`.
+    """
 
     objective: Literal["pretrain", "sft"]
     output: str
@@ -87,6 +91,7 @@ class TrainRecipe:
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
     compile: bool = True
     threads: int | None = None
     log_every: int = 10

@@ -63,7 +63,7 @@ def train(name: str | Path, overrides: Sequence[str] = ()) -> Path:
     trainer.train()
 
     directory = output / "model"
-    save_decoder(model, directory)
+    save_decoder(model, directory, dtype=getattr(torch, recipe.save_dtype))
     for file in _TOKENIZER_FILES:
         if (tokenizer_directory / file).exists():
             shutil.copyfile(tokenizer_directory / file, directory / file)
