@@ -14,6 +14,7 @@ import zstandard
 from rich.table import Table
 
 import kilonova
+from kilonova.core.device import choose_device, choose_dtype
 from kilonova.core.errors import ContextLengthExceeded, DataError, InvalidRequest
 from kilonova.core.progress import ProgressReporter
 from kilonova.core.types import GenerationRequest, Message, SamplingParams, TextBlock, TextDelta, Tool, ToolUse
@@ -89,7 +90,7 @@ class Report:
     def table(self) -> Table:
         """The scores as a table for the terminal."""
         table = Table(title=f"{self.model}: {self.parameters:,} parameters, limit {self.limit}, seed {self.seed}")
-        table.add_column("task")
+        table.add_column("task", no_wrap=True)
         table.add_column("metric")
         table.add_column("score", justify="right")
         table.add_column("95 % interval", justify="right")
@@ -123,7 +124,8 @@ def evaluate(
         raise InvalidRequest(f"limit must be at least 1, not {limit}", field="limit")
     if not root.is_dir():
         raise DataError(f"data root {root} is not a directory")
-    model = load_decoder(directory)
+    device = choose_device()
+    model = load_decoder(directory, dtype=choose_dtype("auto", device), device=device)
     tokenizer = Tokenizer.from_directory(directory)
     start = time.perf_counter()
     longest = model.config.max_position_embeddings
