@@ -64,7 +64,7 @@ def test_printed_lines_work_in_a_shell(tiny_micro_directory: Path, tmp_path: Pat
 
 
 def test_client_lines_quote_any_model_name() -> None:
-    for line in client_lines("http://127.0.0.1:8080", "amazon.nova-micro-v1:0").values():
+    for line in client_lines("http://127.0.0.1:8080", "micro", "amazon.nova-micro-v1:0").values():
         subprocess.run(["bash", "-n", "-c", line], check=True)
         assert "\n" not in line
 
@@ -83,7 +83,7 @@ def test_loopback_addresses(host: str) -> None:
 
 
 def test_banner_warns_when_other_machines_can_reach_it(capsys: pytest.CaptureFixture[str]) -> None:
-    print_banner("0.0.0.0", 9000, ["micro"])
+    print_banner("0.0.0.0", 9000, ["micro"], "amazon.nova-micro-v1:0")
 
     printed = capsys.readouterr().out
     assert "anyone who can reach this machine can use it" in printed
@@ -91,7 +91,7 @@ def test_banner_warns_when_other_machines_can_reach_it(capsys: pytest.CaptureFix
 
 
 def test_banner_writes_ipv6_addresses_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
-    print_banner("::1", 9000, ["micro"])
+    print_banner("::1", 9000, ["micro"], "amazon.nova-micro-v1:0")
 
     assert "http://[::1]:9000" in capsys.readouterr().out
 

@@ -77,6 +77,7 @@ def test_logits_agree_with_transformers(reference, prompt: str) -> None:
 def test_it_answers_to_its_names() -> None:
     registry = Registry()
     assert registry.get("micro") == registry.get("amazon.nova-micro-v1:0")
+    assert registry.get("micro").bedrock_id == "amazon.nova-micro-v1:0"
 
 
 def test_shards_are_small_and_the_card_is_made_from_its_records() -> None:

@@ -58,6 +58,8 @@ def serve(
     if not names:
         raise ConfigError("there is no model to serve; name a checkpoint with --model NAME=DIR")
 
+    bedrock_id = registry.get(names[0]).bedrock_id
+
     from kilonova.serve.run import serve as run_server
 
     try:
@@ -66,7 +68,7 @@ def serve(
             port=port,
             models=models,
             data_dir=data,
-            on_ready=lambda url: print_banner(host, urlsplit(url).port or port, names),
+            on_ready=lambda url: print_banner(host, urlsplit(url).port or port, names, bedrock_id),
             max_num_seqs=max_num_seqs,
             max_context=max_context,
         )
@@ -84,12 +86,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def client_lines(url: str, model: str) -> dict[str, str]:
-    """Shell commands that ask `model` at `url` a question with boto3, openai and curl, each complete in itself."""
+def client_lines(url: str, model: str, bedrock_id: str) -> dict[str, str]:
+    """Shell commands that ask a model at `url` a question with boto3, openai and curl, each complete in itself."""
     python = shlex.quote(_python())
     boto3_code = (
         f'import boto3; print(boto3.client("bedrock-runtime", endpoint_url="{url}", region_name="us-east-1", '
-        f'aws_access_key_id="local", aws_secret_access_key="local").converse(modelId="{model}", '
+        f'aws_access_key_id="local", aws_secret_access_key="local").converse(modelId="{bedrock_id}", '
         f'messages=[{{"role": "user", "content": [{{"text": "{QUESTION}"}}]}}])["output"]["message"])'
     )
     openai_code = (
@@ -104,7 +106,7 @@ def client_lines(url: str, model: str) -> dict[str, str]:
     }
 
 
-def print_banner(host: str, port: int, names: Sequence[str]) -> None:
+def print_banner(host: str, port: int, names: Sequence[str], bedrock_id: str) -> None:
     """Say where the server is, what it serves, who can use it, and how to ask it something."""
     from rich.console import Console
 
@@ -117,7 +119,7 @@ def print_banner(host: str, port: int, names: Sequence[str]) -> None:
         console.print("open: no key is asked for, and only this machine can reach it")
     else:
         console.print("[bold yellow]open: no key is asked for, and anyone who can reach this machine can use it[/]")
-    for client, line in client_lines(url, names[0]).items():
+    for client, line in client_lines(url, names[0], bedrock_id).items():
         missing = client != "curl" and find_spec(client) is None
         console.print(f"\n[dim]{client}{f' (pip install {client} first)' if missing else ''}[/]")
         console.print(line, soft_wrap=True, markup=False)

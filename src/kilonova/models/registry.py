@@ -19,6 +19,7 @@ from kilonova.core.types import Modality
 
 METADATA_FILE = "kilonova.toml"
 _SHIPPED = Path(__file__).parents[1] / "weights"
+_BEDROCK_ID = re.compile(r"[a-z0-9-]+\.[a-z0-9.:-]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -59,6 +60,11 @@ class ModelEntry:
     context_length: int
     max_output_tokens: int
     created: datetime
+
+    @property
+    def bedrock_id(self) -> str:
+        """The first of its names that has the form of a Bedrock model id, `provider.model`, else its name."""
+        return next((name for name in (self.name, *self.aliases) if _BEDROCK_ID.fullmatch(name)), self.name)
 
     @classmethod
     def from_directory(cls, directory: str | Path, name: str | None = None) -> ModelEntry:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 DEFAULT_REGION = "us-east-1"
 
 _CREDENTIAL_REGION = re.compile(r"Credential=[^/,]+/\d{8}/([a-z0-9-]+)/")
-_MODEL_ID = re.compile(r"[a-z0-9-]+\.[a-z0-9.:-]+")
 
 
 class Control:
@@ -73,18 +72,13 @@ class Control:
         )
 
 
-def model_id(entry: ModelEntry) -> str:
-    """The entry's Bedrock model id: the first of its names that has that form, else its name."""
-    return next((name for name in (entry.name, *entry.aliases) if _MODEL_ID.fullmatch(name)), entry.name)
-
-
 def _region(request: Request) -> str:
     credential = _CREDENTIAL_REGION.search(request.headers.get("authorization", ""))
     return credential[1] if credential else DEFAULT_REGION
 
 
 def _details(entry: ModelEntry, region: str) -> dict[str, Any]:
-    identifier = model_id(entry)
+    identifier = entry.bedrock_id
     return {
         "modelArn": f"arn:aws:bedrock:{region}::foundation-model/{identifier}",
         "modelId": identifier,
