@@ -16,11 +16,13 @@ _NAME = re.compile(r"step-(\d+)")
 
 
 def save_training_state(directory: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `state` to `directory/step-NNNNNNNN`, then remove all but the `keep` newest checkpoints."""
+    """Write `state` to `directory/step-NNNNNNNN`, then remove all but the `keep` newest, and unfinished ones."""
     path = directory / f"step-{step:08d}"
     with atomic_directory(path) as temporary:
         torch.save(state, temporary / "training_state.pt")
-    for _, old in _checkpoints(directory)[:-keep]:
+    # What a run that was killed while it saved has left goes too: only one run writes here.
+    partial = [entry for entry in directory.iterdir() if entry.name.startswith(".step-")]
+    for old in (*(old for _, old in _checkpoints(directory)[:-keep]), *partial):
         shutil.rmtree(old)
     return path
 
