@@ -19,14 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from kilonova.core.config import parse_config
-from kilonova.data.packing import ConcatenatedRows
-from kilonova.data.sources import Source
-from kilonova.data.tokens import tokenize_source
 from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
 from kilonova.text.bpe import save_tokenizer, train_tokenizer
-from kilonova.text.tokenizer import Tokenizer
+from kilonova.train.objectives.language_model import LanguageModelObjective
+from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
+from kilonova.train.run import run_context
 from kilonova.train.trainer import Trainer
 
 SHAPE = {
@@ -56,12 +55,6 @@ def run(folder: Path, train_text: str, held_out: str, steps: int, optimizer: dic
         (folder / "train.txt").write_text(train_text, encoding="utf-8")
         (folder / "held-out.txt").write_text(held_out, encoding="utf-8")
         save_tokenizer(train_tokenizer([train_text], SHAPE["vocab_size"]), tokenizer_folder, LENGTH)
-    tokenizer = Tokenizer.from_directory(tokenizer_folder)
-    rows = {}
-    for name in ("train", "held-out"):
-        source = Source(name, f"{name}.txt")
-        tokens = tokenize_source(source, folder, tokenizer, "benchmark", folder / "cache")
-        rows[name] = ConcatenatedRows([tokens], [1.0], LENGTH, seed=0)
     output = folder / json.dumps(optimizer).replace("/", "")
     output.mkdir()
     recipe = parse_config(
@@ -70,7 +63,13 @@ def run(folder: Path, train_text: str, held_out: str, steps: int, optimizer: dic
             "objective": "pretrain",
             "output": str(output),
             "model": {"config": SHAPE, "tokenizer": str(tokenizer_folder)},
-            "data": {"sequence_length": LENGTH, "sources": [{"name": "text", "path": "train.txt"}]},
+            "data": {
+                "root": str(folder),
+                "cache": str(folder / "cache"),
+                "sequence_length": LENGTH,
+                "sources": [{"name": "train", "path": "train.txt"}],
+                "validation": [{"name": "held-out", "path": "held-out.txt"}],
+            },
             "optimizer": optimizer,
             "schedule": {"warmup_steps": steps // 10, "decay_fraction": 0.3},
             "steps": steps,
@@ -82,11 +81,13 @@ def run(folder: Path, train_text: str, held_out: str, steps: int, optimizer: dic
     )
     model = Decoder(DecoderConfig.from_hf(SHAPE))
     model.init_weights(torch.Generator().manual_seed(0))
-    trainer = Trainer(recipe, model, rows["train"], {"held-out": rows["held-out"]})
-    trainer.train()
+    context = run_context(recipe)
+    placed = PlacedDecoder(model, context.device, context.dtype, recipe.compile)
+    objective = LanguageModelObjective(context, placed)
+    Trainer(context, objective).train()
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     rates = [record["tokens_per_second"] for record in log if "loss" in record][1:]
-    return trainer.evaluate()["held-out"], statistics.median(rates)
+    return objective.evaluate()["held-out"], statistics.median(rates)
 
 
 def main() -> None:

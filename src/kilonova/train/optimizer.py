@@ -60,9 +60,11 @@ class OptimizerSet:
 def _split(
     model: nn.Module,
 ) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """Matrices of the layers, then embeddings and other tensors, then vectors (norms and biases)."""
+    """Trainable parameters: the layers' matrices, embeddings and other tensors, vectors (norms and biases)."""
     matrices, others, vectors = [], [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if parameter.ndim < 2:
             vectors.append(parameter)
         elif parameter.ndim == 2 and "embed" not in name and "lm_head" not in name:

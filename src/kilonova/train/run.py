@@ -6,24 +6,25 @@ import json
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kilonova.core.config import load_config
+from kilonova.core.device import choose_device, choose_dtype
 from kilonova.core.errors import ConfigError
 from kilonova.core.files import write_atomic
-from kilonova.data.packing import ConcatenatedRows, PackedRows, RowDataset
-from kilonova.data.sources import Source
-from kilonova.data.tokens import TokenizedSource, tokenize_source, tokenizer_fingerprint
-from kilonova.models.checkpoint import load_decoder, save_decoder
+from kilonova.models.checkpoint import load_decoder
 from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
 from kilonova.recipes import find_recipe
 from kilonova.text.bpe import END_OF_TEXT
 from kilonova.text.tokenizer import Tokenizer
+from kilonova.train.build import build_objective
+from kilonova.train.context import RunContext
+from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
 from kilonova.train.trainer import Trainer
 
@@ -42,47 +43,50 @@ def train(name: str | Path, overrides: Sequence[str] = ()) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
 
-    tokenizer_directory = Path(recipe.model.init_from or recipe.model.tokenizer or "")
-    tokenizer = Tokenizer.from_directory(tokenizer_directory)
-    fingerprint = tokenizer_fingerprint(tokenizer_directory)
-
-    def read(source: Source) -> TokenizedSource:
-        return tokenize_source(source, recipe.data.root, tokenizer, fingerprint, recipe.data.cache)
-
-    sources = [read(source) for source in recipe.data.sources]
-    rows = PackedRows if recipe.objective == "sft" else ConcatenatedRows
-    length = recipe.data.sequence_length
-    dataset = rows(sources, [source.weight for source in recipe.data.sources], length, recipe.seed)
-    validation: dict[str, RowDataset] = {
-        source.name: rows([read(source)], [source.weight], length, recipe.seed) for source in recipe.data.validation
-    }
-    model = _model(recipe, tokenizer)
-    if not model.config.eos_token_ids:
-        model.config = replace(model.config, **_token_ids(tokenizer))
-    trainer = Trainer(recipe, model, dataset, validation)
+    context = run_context(recipe)
+    model = PlacedDecoder(starting_decoder(context), context.device, context.dtype, recipe.compile)
+    objective = build_objective(context, model)
+    trainer = Trainer(context, objective)
     trainer.train()
 
     directory = output / "model"
-    save_decoder(model, directory, dtype=getattr(torch, recipe.save_dtype))
+    objective.export(directory)
     for file in _TOKENIZER_FILES:
-        if (tokenizer_directory / file).exists():
-            shutil.copyfile(tokenizer_directory / file, directory / file)
-    record = _training_record(recipe, path.stem, trainer, sources, dataset)
+        if (context.tokenizer_directory / file).exists():
+            shutil.copyfile(context.tokenizer_directory / file, directory / file)
+    record = _training_record(path.stem, trainer)
     record["earlier"] = _earlier_record(recipe)
     write_atomic(directory / "training.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return directory
 
 
-def _model(recipe: TrainRecipe, tokenizer: Tokenizer) -> Decoder:
-    if recipe.model.init_from is not None:
-        return load_decoder(recipe.model.init_from, dtype=torch.float32)
-    shape = dict(recipe.model.config or {})
-    shape.setdefault("vocab_size", tokenizer.vocab_size)
-    if shape["vocab_size"] < tokenizer.vocab_size:
-        raise ConfigError(f"model.config.vocab_size: must be at least the tokenizer's {tokenizer.vocab_size}")
-    model = Decoder(DecoderConfig.from_hf(shape))
-    model.init_weights(torch.Generator().manual_seed(recipe.seed))
-    return model
+def run_context(recipe: TrainRecipe) -> RunContext:
+    """Read the tokenizer and settle device, number format and threads."""
+    device = choose_device(recipe.device)
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    directory = Path(recipe.model.init_from or recipe.model.tokenizer or "")
+    tokenizer = Tokenizer.from_directory(directory)
+    return RunContext(recipe, tokenizer, directory, device, choose_dtype(recipe.dtype, device))
+
+
+def starting_decoder(context: RunContext) -> Decoder:
+    """The model the recipe starts from, in float32 on the CPU."""
+    section, tokenizer = context.recipe.model, context.tokenizer
+    if section.init_from is not None:
+        decoder = load_decoder(section.init_from, dtype=torch.float32)
+    else:
+        shape = dict(section.config or {})
+        shape.setdefault("vocab_size", tokenizer.vocab_size)
+        if shape["vocab_size"] < tokenizer.vocab_size:
+            raise ConfigError(f"model.config.vocab_size: must be at least the tokenizer's {tokenizer.vocab_size}")
+        decoder = Decoder(DecoderConfig.from_hf(shape))
+        decoder.init_weights(torch.Generator().manual_seed(context.recipe.seed))
+    if not decoder.config.eos_token_ids:
+        decoder.config = replace(decoder.config, **_token_ids(tokenizer))
+    return decoder
 
 
 def _token_ids(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -92,30 +96,23 @@ def _token_ids(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"eos_token_ids": tuple(ends), "pad_token_id": ends[-1]}
 
 
-def _training_record(
-    recipe: TrainRecipe, name: str, trainer: Trainer, sources: Sequence[TokenizedSource], dataset: RowDataset
-) -> dict[str, Any]:
+def _training_record(name: str, trainer: Trainer) -> dict[str, Any]:
     """What was trained on what, for how long, at which cost."""
-    flops = trainer.model.flops_per_token(recipe.data.sequence_length)
+    recipe, objective = trainer.recipe, trainer.objective
     return {
         "recipe": name,
         "objective": recipe.objective,
-        "parameters": trainer.model.num_parameters(),
+        "parameters": sum(parameter.numel() for parameter in objective.trained.parameters()),
         "steps": trainer.step,
         "tokens": trainer.tokens,
-        "rows_in_one_pass": len(dataset),
         "sequence_length": recipe.data.sequence_length,
-        "flops": flops * trainer.tokens,
+        "flops": objective.flops_per_token * trainer.tokens,
         "seconds": round(trainer.seconds, 1),
         "device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else platform.machine(),
         "dtype": str(trainer.dtype).removeprefix("torch."),
         "torch": torch.__version__,
-        "validation_loss": trainer.evaluate(),
-        "sources": [
-            asdict(source)
-            | {"tokens": len(tokens.tokens), "documents": len(tokens.offsets) - 1, "bytes": tokens.num_bytes}
-            for source, tokens in zip(recipe.data.sources, sources, strict=True)
-        ],
+        "validation_loss": objective.evaluate(),
+        **objective.data_record(),
     }
 
 
