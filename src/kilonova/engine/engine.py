@@ -31,6 +31,7 @@ from kilonova.engine.output import OutputStream, to_token_logprob
 from kilonova.engine.runner import ModelRunner, StepTokens
 from kilonova.engine.sampling import RawLogprob, logprobs, sample
 from kilonova.engine.scheduler import Chunk, Scheduler, Sequence
+from kilonova.engine.threads import StepThreads
 from kilonova.engine.validation import check_request
 from kilonova.models.checkpoint import load_decoder
 from kilonova.models.decoder.model import Decoder
@@ -97,6 +98,7 @@ class Engine:
         self._vocab_size = model.config.vocab_size
         self._max_requests = max_num_seqs + max_queue
         self._runner = ModelRunner(model)
+        self._threads = StepThreads(self._dry_step, self._runner.device)
         self._scheduler: Scheduler[_Request] = Scheduler(max_num_seqs)
         self._changed = threading.Condition()
         self._cancelled: list[_Request] = []
@@ -190,6 +192,13 @@ class Engine:
             field=field_at_fault,
         )
 
+    @torch.inference_mode()
+    def _dry_step(self, num_tokens: int) -> None:
+        """Computes a step of that many tokens and forgets it."""
+        tokens = [0] * min(num_tokens, self.context_length)
+        self._runner.logits(self._runner.step([StepTokens(0, 0, tokens)]))
+        self._runner.cache.release(0)
+
     def _cancel(self, request: _Request) -> None:
         with self._changed:
             self._cancelled.append(request)
@@ -229,7 +238,8 @@ class Engine:
 
     def _step(self, chunks: list[Chunk[_Request]]) -> None:
         try:
-            sampled = self._compute(chunks)
+            with self._threads(sum(chunk.length for chunk in chunks)):
+                sampled = self._compute(chunks)
         except Exception as error:
             logger.exception("a step failed")
             for chunk in chunks:

@@ -1,0 +1,65 @@
+"""How many threads a step computes with, chosen by measurement."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+_SIZES = (1, 8, 64)
+_ROUNDS = 5
+# More threads must win by this much: they take processors from everything else.
+_LEAST_GAIN = 1.1
+
+
+class StepThreads:
+    """One thread for small steps, all of PyTorch's for those that gain from them.
+
+    A step of a small model is a chain of products too short to share: handing them to a second thread takes longer
+    than computing them. From how many tokens on that changes depends on model and machine, so it is measured:
+    `step(n)` must compute a step of `n` tokens. On a GPU, or with one thread, nothing is measured or changed.
+    """
+
+    def __init__(self, step: Callable[[int], object], device: torch.device) -> None:
+        self.num_threads = torch.get_num_threads()
+        self.min_tokens = 0
+        if device.type == "cpu" and self.num_threads > 1:
+            self.min_tokens = self._measure(step)
+
+    @contextmanager
+    def __call__(self, num_tokens: int) -> Iterator[None]:
+        """The number of threads that suits a step of `num_tokens`, until the block ends."""
+        if num_tokens >= self.min_tokens:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self.num_threads)
+
+    def _measure(self, step: Callable[[int], object]) -> int:
+        """The least tokens from which on all threads win; twice the largest size tried where they win at none."""
+        least = 2 * _SIZES[-1]
+        try:
+            for size in reversed(_SIZES):
+                alone, together = math.inf, math.inf
+                for _ in range(_ROUNDS):
+                    together = min(together, _seconds(step, size, self.num_threads))
+                    alone = min(alone, _seconds(step, size, 1))
+                if alone < _LEAST_GAIN * together:
+                    break
+                least = size
+        finally:
+            torch.set_num_threads(self.num_threads)
+        return least
+
+
+def _seconds(step: Callable[[int], object], size: int, num_threads: int) -> float:
+    torch.set_num_threads(num_threads)
+    start = time.perf_counter()
+    step(size)
+    return time.perf_counter() - start
