@@ -32,3 +32,16 @@ def test_override_without_key_or_value_is_refused(override: str, tmp_path: Path)
 
     assert isinstance(result.exception, ConfigError)
     assert override in str(result.exception)
+
+
+def test_the_word_run_may_be_left_out() -> None:
+    for arguments in (["nowhere.yaml"], ["run", "nowhere.yaml"]):
+        result = CliRunner().invoke(app, arguments)
+        assert "nowhere.yaml" in str(result.exception)
+
+
+def test_help_teaches_the_verbs() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "kilonova train micro/pretrain" in result.output
+    assert "run" in result.output
