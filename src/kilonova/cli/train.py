@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from kilonova.cli.train_scaling import scaling
+
 
 class _RecipeGroup(TyperGroup):
     """`kilonova train RECIPE` is short for `kilonova train run RECIPE`."""
@@ -46,3 +48,6 @@ def run(
     from kilonova.train.run import train as run_training
 
     print(run_training(path, overrides or []))
+
+
+app.command(no_args_is_help=True)(scaling)
