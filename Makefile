@@ -51,5 +51,5 @@ $(VENV)/.run-installed: pyproject.toml constraints.txt $(VENV)/.torch-installed
 
 $(VENV)/.dev-installed: pyproject.toml constraints.txt $(VENV)/.torch-installed
 	@echo "Installing Kilonova with its tests' tools"
-	@$(INSTALL) -e '.[clients,dev,eval]'
+	@$(INSTALL) -e '.[clients,data,dev,eval]'
 	@touch $(VENV)/.run-installed $@

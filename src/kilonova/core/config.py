@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from kilonova.core.errors import ConfigError, nearest
+from kilonova.core.files import write_atomic
 
 T = TypeVar("T")
 
@@ -57,6 +58,11 @@ def parse_config(cls: type[T], tree: Mapping[str, Any], source: str = "configura
         return msgspec.convert(tree, cls)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Write a dataclass as YAML that `load_config` reads back as the same."""
+    write_atomic(path, yaml.safe_dump(msgspec.to_builtins(config), sort_keys=False, allow_unicode=True))
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

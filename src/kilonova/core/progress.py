@@ -12,16 +12,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class ProgressReporter:
     """Reports steps of a long task on standard error: a live bar in a terminal, a line every `log_seconds` elsewhere.
 
-    `total` None means that the number of steps is not known beforehand.
+    `total` None means that the number of steps is not known beforehand. A `quiet` one reports nothing.
     """
 
-    def __init__(self, description: str, total: int | None, completed: int = 0, log_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        description: str,
+        total: int | None,
+        completed: int = 0,
+        quiet: bool = False,
+        log_seconds: float = 30.0,
+    ) -> None:
+        self._quiet = quiet
         self._description = description
         self._total = total
         self._log_seconds = log_seconds
         self._last_log = 0.0
         self._bar: Progress | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             self._bar = Progress(
                 TextColumn("[bold]{task.description}"),
                 BarColumn(),
@@ -44,6 +52,8 @@ class ProgressReporter:
 
     def update(self, completed: int, detail: str = "") -> None:
         """Show that `completed` of the total steps are done, with a few words on how it goes."""
+        if self._quiet:
+            return
         if self._bar is not None:
             self._bar.update(self._task, completed=completed, detail=detail)
             return

@@ -38,6 +38,24 @@ class RowDataset(Protocol):
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
 
+@dataclass(frozen=True)
+class PackingWaste:
+    """What packing costs: `empty` of all `positions` carry no token; `too_long` of the `documents` are left out whole,
+    and `cut` lie in more than one row, so that a later part does not see an earlier one.
+    """
+
+    positions: int
+    empty: int
+    documents: int
+    too_long: int
+    cut: int
+
+    @property
+    def empty_share(self) -> float:
+        """The share of positions that carry no token, 0 to 1."""
+        return self.empty / self.positions
+
+
 class ConcatenatedRows:
     """Sources cut into consecutive windows: a long document spans rows, short ones share a row (for pretraining)."""
 
@@ -62,11 +80,52 @@ class ConcatenatedRows:
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         number, window = self._windows[index]
-        source = self._sources[number]
-        span = slice(window * self._length, (window + 1) * self._length + 1)
-        positions = np.arange(span.start, span.stop)
-        documents = np.searchsorted(source.offsets, positions, side="right")
-        return source.tokens[span], source.trained[span], documents
+        return _window(self._sources[number], int(window), self._length)
+
+    @property
+    def waste(self) -> PackingWaste:
+        """Documents are counted once for each source, whatever its weight."""
+        return PackingWaste(
+            positions=len(self) * self._length,
+            empty=0,
+            documents=sum(len(source.offsets) - 1 for source in self._sources),
+            too_long=0,
+            cut=sum(_num_cut(source, self._length) for source in self._sources),
+        )
+
+
+class SourceWindows:
+    """The windows of one source in order, with no table of them in memory: for mixtures, whose sampler shuffles."""
+
+    def __init__(self, source: TokenizedSource, sequence_length: int) -> None:
+        self._source = source
+        self._length = sequence_length
+        if len(self) == 0:
+            raise DataError(f"a source of {len(source.tokens)} tokens does not fill one row of {sequence_length}")
+
+    def __len__(self) -> int:
+        return (len(self._source.tokens) - 1) // self._length
+
+    def row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return _window(self._source, index, self._length)
+
+    @property
+    def waste(self) -> PackingWaste:
+        cut = _num_cut(self._source, self._length)
+        return PackingWaste(len(self) * self._length, 0, len(self._source.offsets) - 1, 0, cut)
+
+
+def _window(source: TokenizedSource, window: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    span = slice(window * length, (window + 1) * length + 1)
+    positions = np.arange(span.start, span.stop)
+    documents = np.searchsorted(source.offsets, positions, side="right")
+    return source.tokens[span], source.trained[span], documents
+
+
+def _num_cut(source: TokenizedSource, length: int) -> int:
+    """Documents whose first and last token are inputs of different windows."""
+    starts, ends = source.offsets[:-1], source.offsets[1:]
+    return int(np.count_nonzero((ends > starts) & (starts // length != (ends - 1) // length)))
 
 
 class PackedRows:
@@ -91,10 +150,18 @@ class PackedRows:
                     chosen.append((int(lengths[document]), number, int(document)))
         if not chosen:
             raise DataError(f"no document fits a row of {sequence_length} tokens")
-        self._rows = _best_fit(chosen, sequence_length + 1)
+        self._rows = best_fit(chosen, sequence_length + 1)
+        self._num_tokens = sum(length for length, _, _ in chosen)
+        self._num_documents = len(chosen) + self.num_too_long
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def waste(self) -> PackingWaste:
+        """Positions are those of rows with their last target, `sequence_length + 1` each."""
+        positions = len(self) * (self._length + 1)
+        return PackingWaste(positions, positions - self._num_tokens, self._num_documents, self.num_too_long, 0)
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         size = self._length + 1
@@ -113,7 +180,7 @@ class PackedRows:
         return tokens, trained, documents
 
 
-def _best_fit(documents: list[tuple[int, int, int]], capacity: int) -> list[list[tuple[int, int]]]:
+def best_fit(documents: list[tuple[int, int, int]], capacity: int) -> list[list[tuple[int, int]]]:
     """Rows of (source, document): each document goes to the fullest row that still holds it."""
     rows: list[list[tuple[int, int]]] = []
     by_space: list[list[int]] = [[] for _ in range(capacity + 1)]

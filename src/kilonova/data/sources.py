@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,15 +23,17 @@ class Source:
 
     `path` is a `.jsonl`, `.jsonl.zst` or `.txt` file below the recipe's data root (a `.txt` file is one document).
     `template` makes a document of a JSON row, as in `"{title}\\n\\n{text}"`; a field that is a list is joined by line
-    ends. With `format: chat` rows are conversations (`messages`, optional `tools`) instead. `weight` is how often the
-    source is seen in one pass over the mixture: 0.5 takes half of it, 3 repeats it three times. `origin` and `licence`
-    go into the model card.
+    ends. With `format: chat` rows are conversations (`messages`, optional `tools`) instead, with `format: verifiable`
+    prompts (`prompt`, a list of messages) whose answers a `verifier` checks, with `format: preference` pairs (`prompt`,
+    `chosen` and `rejected`, lists of messages; see `tokenize_pairs`). `weight` is how often the source is seen
+    in one pass over the mixture: 0.5 takes half of it, 3 repeats it three times. `origin` and `licence` go into the
+    model card.
     """
 
     name: str
     path: str
     template: str = "{text}"
-    format: Literal["text", "chat"] = "text"
+    format: Literal["text", "chat", "verifiable", "preference"] = "text"
     weight: float = 1.0
     origin: str = ""
     licence: str = ""
@@ -61,13 +63,26 @@ def read_documents(source: Source, root: str | Path) -> Iterator[str]:
         yield path.read_text(encoding="utf-8")
         return
     for row in read_rows(path):
-        fields = {key: "\n".join(map(str, value)) if isinstance(value, list) else value for key, value in row.items()}
         try:
-            text = source.template.format_map(fields).strip()
-        except KeyError as error:
-            raise DataError(f"{path}: rows have no field {error} (they have {', '.join(row)})") from error
+            text = row_text(row, source.template)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
         if text:
             yield text
+
+
+def row_text(row: dict[str, Any], template: str) -> str:
+    """The text that `template` makes of a row, stripped; a field that is a list is joined by line ends."""
+    fields = {key: "\n".join(map(str, value)) if isinstance(value, list) else value for key, value in row.items()}
+    try:
+        return template.format_map(fields).strip()
+    except KeyError as error:
+        raise DataError(f"rows have no field {error} (they have {', '.join(row)})") from error
+
+
+def conversation_text(messages: Sequence[dict[str, Any]]) -> str:
+    """What is said in `messages`, one turn a paragraph."""
+    return "\n\n".join(str(message.get("content") or "") for message in messages).strip()
 
 
 def resolve(source: Source, root: str | Path) -> Path:

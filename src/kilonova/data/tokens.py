@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from kilonova.core.errors import DataError
 from kilonova.core.files import atomic_directory
@@ -43,15 +45,7 @@ def tokenize_source(
     A text document is all target and ends with `<|endoftext|>` (else the tokenizer's end token); a conversation's
     targets are the assistant's turns, their end tokens included. `fingerprint` identifies the tokenizer.
     """
-    path = resolve(source, root)
-    status = path.stat()
-    identity = {
-        "source": {key: value for key, value in asdict(source).items() if key in ("path", "template", "format")},
-        "file": [status.st_size, status.st_mtime_ns],
-        "tokenizer": fingerprint,
-    }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    directory = Path(cache) / f"{source.name}-{key}"
+    directory = cache_directory(source, root, fingerprint, cache)
     if not directory.exists():
         _write(directory, _encoded_documents(source, root, tokenizer), source.name, tokenizer.vocab_size)
     information = json.loads((directory / "source.json").read_text())
@@ -61,6 +55,18 @@ def tokenize_source(
         offsets=np.load(directory / "offsets.npy"),
         num_bytes=information["num_bytes"],
     )
+
+
+def cache_directory(source: Source, root: str | Path, fingerprint: str, cache: str | Path) -> Path:
+    """Where below `cache` the token ids of `source` are, or would be: a name for this file, read in this way."""
+    status = resolve(source, root).stat()
+    identity = {
+        "source": {key: value for key, value in asdict(source).items() if key in ("path", "template", "format")},
+        "file": [status.st_size, status.st_mtime_ns],
+        "tokenizer": fingerprint,
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(cache) / f"{source.name}-{key}"
 
 
 def tokenizer_fingerprint(directory: str | Path) -> str:
@@ -120,22 +126,50 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _write(directory: Path, documents: Iterator[Encoded], name: str, vocab_size: int) -> None:
-    dtype = np.uint16 if vocab_size <= 2**16 else np.uint32
-    tokens: list[np.ndarray] = []
-    trained: list[np.ndarray] = []
-    offsets = [0]
+    """Write the arrays as they grow, so that memory holds one document at a time."""
+    offsets = array("q", [0])
     num_bytes = 0
-    with ProgressReporter(f"tokenize {name}: documents", total=None) as progress:
-        for count, (ids, targets, size) in enumerate(documents, start=1):
-            tokens.append(np.asarray(ids, dtype=dtype))
-            trained.append(np.ones(len(ids), bool) if targets is None else np.asarray(targets, bool))
-            offsets.append(offsets[-1] + len(ids))
-            num_bytes += size
-            progress.update(count, f"{offsets[-1] / 1e6:.1f} M tokens")
-    if not tokens:
-        raise DataError(f"source {name!r} holds no documents")
     with atomic_directory(directory) as temporary:
-        np.save(temporary / "tokens.npy", np.concatenate(tokens))
-        np.save(temporary / "trained.npy", np.concatenate(trained))
-        np.save(temporary / "offsets.npy", np.asarray(offsets, np.int64))
+        with (
+            _GrowingArray(temporary / "tokens.npy", np.uint16 if vocab_size <= 2**16 else np.uint32) as tokens,
+            _GrowingArray(temporary / "trained.npy", bool) as trained,
+            ProgressReporter(f"tokenize {name}: documents", total=None) as progress,
+        ):
+            for count, (ids, targets, size) in enumerate(documents, start=1):
+                tokens.append(ids)
+                trained.append(np.ones(len(ids), bool) if targets is None else targets)
+                offsets.append(offsets[-1] + len(ids))
+                num_bytes += size
+                progress.update(count, f"{offsets[-1] / 1e6:.1f} M tokens")
+        if len(offsets) == 1:
+            raise DataError(f"source {name!r} holds no documents")
+        np.save(temporary / "offsets.npy", np.frombuffer(offsets, np.int64))
         (temporary / "source.json").write_text(json.dumps({"num_bytes": num_bytes}))
+
+
+class _GrowingArray:
+    """A one-dimensional `.npy` file that is appended to; the header leaves room for the length, which comes last."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        self._file = path.open("wb")
+        self._dtype = np.dtype(dtype)
+        self._length = 0
+        self._write_header()
+
+    def __enter__(self) -> _GrowingArray:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def append(self, values: npt.ArrayLike) -> None:
+        part = np.asarray(values, self._dtype)
+        self._file.write(part.tobytes())
+        self._length += len(part)
+
+    def _write_header(self) -> None:
+        description = np.lib.format.dtype_to_descr(self._dtype)
+        header = {"descr": description, "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)

@@ -73,6 +73,10 @@ class Tokenizer:
         """Number of tokens, added ones included."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token as the vocabulary spells it, with its id."""
+        return self._backend.get_vocab(with_added_tokens=True)
+
     def token_id(self, token: str) -> int | None:
         """The id of a token given as the vocabulary spells it, or None."""
         return self._backend.token_to_id(token)
