@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kilonova.cli.models import app
-from kilonova.core.errors import ConfigError, ModelNotFound
+from kilonova.core.errors import ConfigError, InvalidRequest, ModelNotFound
 from kilonova.evals.run import Report
 
 
@@ -91,3 +91,34 @@ def test_card_shows_what_was_recorded_and_what_the_model_says(tiny_micro_directo
     assert card.startswith("---\nlicense: apache-2.0")
     assert "# Tiny" in card
     assert "Who are you?" in card
+
+
+def test_merge_writes_a_model_that_chat_can_open(tiny_micro_directory: Path, tmp_path: Path) -> None:
+    import torch
+
+    from kilonova.models.adapter import AdapterConfig, adapter_layers, attach_adapter, save_adapter
+    from kilonova.models.checkpoint import load_decoder
+
+    decoder = load_decoder(tiny_micro_directory)
+    attach_adapter(decoder, AdapterConfig(rank=2))
+    for layer in adapter_layers(decoder).values():
+        torch.nn.init.normal_(layer.lora_B)
+    save_adapter(decoder, tmp_path / "adapter", base="tiny")
+
+    result = invoke("merge", str(tiny_micro_directory), str(tmp_path / "adapter"), "--output", str(tmp_path / "whole"))
+
+    assert result.exit_code == 0, result.exception
+    input_ids = torch.arange(10)[None]
+    with torch.no_grad():
+        found, expected = load_decoder(tmp_path / "whole")(input_ids), decoder(input_ids)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (tmp_path / "whole" / "tokenizer.json").exists()
+
+
+def test_an_adapter_is_not_taken_for_a_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+
+    result = invoke("export", str(tmp_path), str(tmp_path / "out"))
+
+    assert isinstance(result.exception, InvalidRequest)
+    assert "kilonova models merge" in str(result.exception)

@@ -73,3 +73,11 @@ def test_only_what_needs_a_gradient_gets_one():
         loss = linear_cross_entropy(states, weight, labels)
     assert not loss.requires_grad
     torch.testing.assert_close(loss.double(), plain(states, weight, labels)[0].detach(), rtol=1e-6, atol=0)
+
+
+def test_a_frozen_projection_gets_no_gradient():
+    states, weight, labels = inputs()
+    linear_cross_entropy(states, weight.requires_grad_(False), labels).backward()
+    _, states_grad, _ = plain(states, weight, labels)
+    assert weight.grad is None
+    torch.testing.assert_close(states.grad.double(), states_grad, rtol=1e-5, atol=1e-5)

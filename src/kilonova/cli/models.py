@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kilonova.core.errors import InvalidRequest
+
 if TYPE_CHECKING:
     from kilonova.models.registry import ModelEntry
 
@@ -90,6 +92,22 @@ def export(
 
 
 @app.command()
+def merge(
+    base: Annotated[str, typer.Argument(help="The adapted model: its name or directory.")],
+    adapter: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A PEFT directory (LoRA or DoRA).")],
+    output: Annotated[Path, typer.Option(help="Where to write the whole model; must be new or empty.")],
+) -> None:
+    """Fold an adapter into the model it was trained on.
+
+    Example: kilonova models merge micro runs/micro/lora/model --output micro-mine
+    """
+    from kilonova.models.adapter import merge_directories
+
+    merge_directories(find_directory(base), adapter, output)
+    print(output)
+
+
+@app.command()
 def remove(name: Annotated[str, typer.Argument(help="Name of an imported model.")]) -> None:
     """Forget an imported model; its files are deleted if they were copied, left alone if linked.
 
@@ -133,6 +151,8 @@ def find_directory(model: str) -> Path:
 
     if (Path(model) / "config.json").is_file():
         return Path(model)
+    if (Path(model) / "adapter_config.json").is_file():
+        raise InvalidRequest(f"{model} is an adapter: `kilonova models merge BASE {model} --output DIR` makes a model")
     return Registry().get(model).directory
 
 

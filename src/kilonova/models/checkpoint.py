@@ -6,11 +6,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,7 @@ from kilonova.core.errors import CheckpointError, ConfigError
 from kilonova.core.files import atomic_directory
 from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
+from kilonova.nn.lora import LoRALinear
 from kilonova.nn.moe import SparseMoE
 
 _WEIGHTS = "model.safetensors"
@@ -33,6 +34,8 @@ _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _HEADER_BYTES_PER_TENSOR = 256
 _NAMES_SHOWN = 5
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,17 @@ def load_decoder(
     unexpected or mis-shaped tensor, or a damaged file, is a `CheckpointError` that names it; nothing is read before
     all names and shapes have been checked.
     """
-    directory = Path(directory)
-    model, places, stored = _inspect(directory)
+    model = read_model(Path(directory), Decoder, dtype, device)
+    if model.config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model.to(device).eval()
+
+
+def read_model(
+    directory: Path, build: Callable[[DecoderConfig], Model], dtype: torch.dtype | None, device: str | torch.device
+) -> Model:
+    """As `load_decoder`, for whatever `build` makes of the configuration; weights are not tied."""
+    model, places, stored = _inspect(directory, build)
     if dtype is None:
         dtype = _DTYPES[stored[_EMBEDDING if _EMBEDDING in stored else _OUTPUT].dtype]
     loaded: dict[str, Tensor] = {}
@@ -96,14 +108,12 @@ def load_decoder(
     for name, tensor in loaded.items():
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor))
-    if model.config.tie_word_embeddings:
-        model.lm_head.weight = model.model.embed_tokens.weight
-    return model.to(device).eval()
+    return model
 
 
 def verify_checkpoint(directory: str | Path) -> DecoderConfig:
     """Check that `load_decoder` would accept `directory`, reading configuration and headers but no weights."""
-    model, _, _ = _inspect(Path(directory))
+    model, _, _ = _inspect(Path(directory), Decoder)
     return model.config
 
 
@@ -115,12 +125,25 @@ def save_decoder(
     One `model.safetensors` if it fits into `max_shard_bytes`, else shards of at most that size with an index (a
     tensor that alone exceeds it gets a shard to itself); `config.json`; and `generation_config.json`, whose other
     keys are kept if it exists. `dtype` None keeps the embedding's. The directory appears whole: what it held before
-    stays until then, and files that are not the model's, such as the tokenizer's, stay for good.
+    stays until then, and files that are not the model's, such as the tokenizer's, stay for good. An adapter is written
+    as merged into the weights.
     """
+    dtype = dtype or model.model.embed_tokens.weight.dtype
+    write_model(model, directory, model.config.to_hf(), model.config.token_ids_to_hf(), max_shard_bytes, dtype)
+
+
+def write_model(
+    model: nn.Module,
+    directory: str | Path,
+    config: Mapping[str, Any],
+    generation_config: Mapping[str, Any],
+    max_shard_bytes: int,
+    dtype: torch.dtype,
+) -> None:
+    """As `save_decoder`, for any model, with what its two files of settings hold (an empty one is not written)."""
     directory = Path(directory).resolve()
     if directory.exists() and not directory.is_dir():
         raise CheckpointError(f"{directory}: is a file, not a directory")
-    dtype = dtype or model.model.embed_tokens.weight.dtype
     tensors = dict(_stored_views(model))
     itemsize = torch.empty((), dtype=dtype).element_size()
     sizes = {name: tensor.numel() * itemsize for name, tensor in tensors.items()}
@@ -135,26 +158,30 @@ def save_decoder(
             contents = {name: tensors[name].detach().to("cpu", dtype).contiguous() for name in names}
             save_file(contents, temporary / file, metadata={"format": "pt"})
         if len(shards) > 1:
-            total = {"total_parameters": model.num_parameters(), "total_size": sum(sizes.values())}
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            total = {"total_parameters": parameters, "total_size": sum(sizes.values())}
             _write_json(temporary / _INDEX, {"metadata": total, "weight_map": dict(sorted(weight_map.items()))})
         name = str(dtype).removeprefix("torch.")
-        _write_json(temporary / _CONFIG, {**model.config.to_hf(), "dtype": name, "torch_dtype": name})
-        generation = temporary / _GENERATION_CONFIG
-        kept = _read_json(generation) if generation.exists() else {}
-        _write_json(generation, {**kept, **model.config.token_ids_to_hf()})
+        _write_json(temporary / _CONFIG, {**config, "dtype": name, "torch_dtype": name})
+        if generation_config:
+            generation = temporary / _GENERATION_CONFIG
+            kept = _read_json(generation) if generation.exists() else {}
+            _write_json(generation, {**kept, **generation_config})
 
 
-def _inspect(directory: Path) -> tuple[Decoder, dict[str, _Place], dict[str, _Stored]]:
-    """A checkpoint's decoder on the meta device, its tensors, and where in the decoder each belongs.
+def _inspect(
+    directory: Path, build: Callable[[DecoderConfig], Model]
+) -> tuple[Model, dict[str, _Place], dict[str, _Stored]]:
+    """A checkpoint's model on the meta device, its tensors, and where in the model each belongs.
 
     A tied embedding may be stored under its own name, that of the output projection, or both.
     """
     config = load_config(directory)
     stored = {name: tensor for name, tensor in _stored_tensors(directory) if not name.endswith("rotary_emb.inv_freq")}
     with torch.device("meta"):
-        model = Decoder(config)
+        model = build(config)
     places = _places(model)
-    if config.tie_word_embeddings and _OUTPUT in stored:
+    if config.tie_word_embeddings and _OUTPUT in stored and hasattr(model, "lm_head"):
         places[_OUTPUT] = places[_EMBEDDING]
         if _EMBEDDING not in stored:
             del places[_EMBEDDING]
@@ -179,12 +206,14 @@ def _inspect(directory: Path) -> tuple[Decoder, dict[str, _Place], dict[str, _St
     return model, places, stored
 
 
-def _places(model: Decoder) -> dict[str, _Place]:
+def _places(model: nn.Module) -> dict[str, _Place]:
     """Where each tensor of the Hugging Face layout belongs in `model`; a tied output projection is left out."""
     places = {}
     stacked = {name for name, module in model.named_modules() if isinstance(module, SparseMoE)}
     for name, parameter in model.named_parameters():
         owner, _, leaf = name.rpartition(".")
+        if leaf.startswith("lora_"):
+            continue
         if owner not in stacked or leaf not in ("gate_up_proj", "down_proj"):
             places[name] = _Place(name, tuple(parameter.shape))
             continue
@@ -193,9 +222,12 @@ def _places(model: Decoder) -> dict[str, _Place]:
     return places
 
 
-def _stored_views(model: Decoder) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor of the Hugging Face layout, as a view of the model's parameters."""
-    parameters = dict(model.named_parameters())
+def _stored_views(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor of the Hugging Face layout, as a view of the model's parameters; adapters are merged."""
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    for name, module in model.named_modules():
+        if isinstance(module, LoRALinear):
+            parameters[f"{name}.weight"] = module.merged_weight()
     for name, place in _places(model).items():
         parameter = parameters[place.parameter]
         yield name, parameter if place.index is None else parameter[place.index]

@@ -76,21 +76,34 @@ class PackedCausalAttention:
 
     def __init__(self, document_ids: Tensor | None = None) -> None:
         self.document_ids = document_ids
-        self._masks: dict[int | None, Tensor] = {}
+        self._masks: dict[tuple[int | None, torch.dtype], Tensor] = {}
 
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, layer_index: int, sliding_window: int | None
     ) -> Tensor:
         grouped = query.shape[1] != key.shape[1]
-        if self.document_ids is None and (sliding_window is None or sliding_window >= query.shape[2]):
-            return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
-        if sliding_window not in self._masks:
-            self._masks[sliding_window] = self._mask(query, sliding_window)
-        mask = self._masks[sliding_window]
-        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=grouped)
+        mask = self.mask(query.shape[2], sliding_window, query)
+        return nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
+        )
 
-    def _mask(self, query: Tensor, sliding_window: int | None) -> Tensor:
-        positions = torch.arange(query.shape[2], device=query.device)
+    def mask(self, length: int, sliding_window: int | None, like: Tensor) -> Tensor | None:
+        """What is added to the scores `[B, heads, length, length]` of queries `like` this; None for causal attention.
+
+        It is made once and shared by all layers: each would convert, and keep for its backward pass, a Boolean one.
+        """
+        if self.document_ids is None and (sliding_window is None or sliding_window >= length):
+            return None
+        device = like.device
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else like.dtype
+        if (sliding_window, dtype) not in self._masks:
+            allowed = self._allowed(length, sliding_window, device)
+            zeros = torch.zeros(allowed.shape, dtype=dtype, device=device)
+            self._masks[sliding_window, dtype] = zeros.masked_fill(~allowed, float("-inf"))
+        return self._masks[sliding_window, dtype]
+
+    def _allowed(self, length: int, sliding_window: int | None, device: torch.device) -> Tensor:
+        positions = torch.arange(length, device=device)
         distance = positions[:, None] - positions[None, :]
         allowed = distance >= 0
         if sliding_window is not None:

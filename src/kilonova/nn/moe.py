@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -41,15 +43,22 @@ class SparseMoE(nn.Module):
         # Sort the (token, expert) pairs by expert, so that each expert runs once over a contiguous slice.
         expert_of_pair, order = chosen.flatten().sort(stable=True)
         token_of_pair = order // self.num_experts_per_tok
-        counts = torch.bincount(expert_of_pair, minlength=self.num_experts).tolist()
-        gathered = tokens[token_of_pair]
-        outputs = []
-        start = 0
-        for expert, count in enumerate(counts):
-            if count:
-                rows = gathered[start : start + count]
-                gate, up = nn.functional.linear(rows, self.gate_up_proj[expert]).chunk(2, dim=-1)
-                outputs.append(nn.functional.linear(nn.functional.silu(gate) * up, self.down_proj[expert]))
-                start += count
-        weighted = torch.cat(outputs) * weights.flatten()[order, None]
+        counts = torch.bincount(expert_of_pair, minlength=self.num_experts)
+        outputs = self.experts(tokens[token_of_pair], counts)
+        weighted = outputs * weights.flatten()[order, None]
         return torch.zeros_like(tokens).index_add_(0, token_of_pair, weighted).view_as(x)
+
+    def experts(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """What the experts make of `rows` `[N, hidden]`: the first `counts[0]` by expert 0, and so on."""
+        return grouped_experts(rows, counts.tolist(), self.gate_up_proj, self.down_proj)
+
+
+def grouped_experts(rows: Tensor, counts: Sequence[int], gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
+    """SwiGLU of stacked experts over `rows` `[N, hidden]`: the first `counts[0]` by expert 0, and so on."""
+    outputs = []
+    for expert, part in enumerate(rows.split(list(counts))):
+        # An empty part still gives the weights a gradient where no expert has rows.
+        if len(part) or (expert == 0 and not len(rows)):
+            gate, up = nn.functional.linear(part, gate_up_proj[expert]).chunk(2, dim=-1)
+            outputs.append(nn.functional.linear(nn.functional.silu(gate) * up, down_proj[expert]))
+    return torch.cat(outputs)

@@ -135,7 +135,7 @@ class Decoder(nn.Module):
         """Training FLOPs of one token at full causal attention: 6 per active matrix weight, plus attention.
 
         The embedding look-up costs nothing; a tied one counts once, for the output projection (arXiv 2204.02311,
-        appendix B, halved for causality).
+        appendix B, halved for causality). Frozen weights under an adapter cost 4, as they need no gradient.
         """
         config = self.config
         embedding = 0 if config.tie_word_embeddings else self.model.embed_tokens.weight.numel()
@@ -144,4 +144,5 @@ class Decoder(nn.Module):
             expert = 3 * config.hidden_size * config.moe_intermediate_size
             active -= len(config.moe_layers) * (config.num_experts - config.num_experts_per_tok) * expert
         attention = 6 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * sequence_length
-        return 6.0 * active + attention
+        adapter = sum(p.numel() for name, p in self.named_parameters() if p.ndim >= 2 and ".lora_" in name)
+        return 6.0 * active + attention - (2.0 * (active - adapter) if adapter else 0.0)
