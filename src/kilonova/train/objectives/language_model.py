@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from kilonova.core.types import IGNORE_INDEX
 from kilonova.data.packing import Batch
 from kilonova.models.checkpoint import save_decoder
-from kilonova.nn.cross_entropy import linear_cross_entropy
 from kilonova.train.batches import whole_batches
 from kilonova.train.context import RunContext
 from kilonova.train.objective import Loss
@@ -21,12 +20,14 @@ _MAX_VALIDATION_ROWS = 64
 
 
 class LanguageModelObjective:
-    """Cross-entropy of the next token, in nats, over the positions that carry a label."""
+    """Cross-entropy of the next token, in nats, over the positions that carry a label.
 
-    def __init__(self, context: RunContext, model: PlacedDecoder) -> None:
+    Rows hold `whole_documents`, or sources cut end to end.
+    """
+
+    def __init__(self, context: RunContext, model: PlacedDecoder, *, whole_documents: bool) -> None:
         recipe = context.recipe
-        whole_documents = recipe.objective == "sft"
-        rows = context.rows(recipe.data.sources, whole_documents=whole_documents)
+        rows = context.rows(recipe.data.sources, whole_documents=whole_documents, temperature=recipe.data.temperature)
         self.model = model
         self.trained: nn.Module = model.decoder
         self.micro_batches = context.batches(rows)
@@ -70,9 +71,4 @@ class LanguageModelObjective:
         pass
 
     def _summed_loss(self, batch: Batch) -> Tensor:
-        batch = batch.to(self.model.device)
-        hidden = self.model.hidden_states(batch).flatten(0, 1)
-        with self.model.autocast():
-            return linear_cross_entropy(
-                hidden, self.model.output_weight, batch.labels.flatten(), compiled=self.model.compiled
-            )
+        return self.model.cross_entropy(batch.to(self.model.device))
