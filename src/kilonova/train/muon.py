@@ -2,7 +2,7 @@
 
 `torch.optim.Muon` always iterates in bfloat16, which a CPU without bfloat16 units emulates at a twentieth of its
 float32 speed, and one matrix at a time. This one iterates in the format the device is fast in, over all matrices of
-one shape at once.
+one shape at once, and spreads the matrices over the ranks that share them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Placement, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
 
 from kilonova.core.device import has_fast_bfloat16
 
@@ -43,15 +46,20 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            alike: dict[Any, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    by_shape[parameter.shape].append(parameter)
-            for shape, parameters in by_shape.items():
-                updates = torch.stack([self._nesterov(parameter, group["momentum"]) for parameter in parameters])
-                updates = orthogonalize(updates, group["ns_steps"])
+                    alike[parameter.shape, _sharding(parameter)].append(parameter)
+            for (shape, sharding), parameters in alike.items():
+                momentum, steps = group["momentum"], group["ns_steps"]
+                updates = torch.stack([_local(self._nesterov(parameter, momentum)) for parameter in parameters])
+                if sharding is None:
+                    updates = orthogonalize(updates, steps)
+                else:
+                    mesh, placements = sharding
+                    updates = _orthogonalize_sharded(updates, shape, mesh, placements, steps)
                 scale = 0.2 * max(shape) ** 0.5
-                for parameter, update in zip(parameters, updates, strict=True):
+                for parameter, update in zip(map(_local, parameters), updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-group["lr"] * scale)
 
@@ -64,6 +72,39 @@ class Muon(torch.optim.Optimizer):
         buffer = state["momentum_buffer"]
         buffer.lerp_(gradient, 1 - momentum)
         return gradient.lerp(buffer, momentum)
+
+
+def _orthogonalize_sharded(
+    shards: Tensor, shape: torch.Size, mesh: DeviceMesh, placements: tuple[Placement, ...], steps: int
+) -> Tensor:
+    """`orthogonalize` for this rank's shards `[N, ...]` of `N` matrices of `shape`.
+
+    Every rank is sent an equal share of the matrices whole, iterates on those, and sends their shards back: an
+    all-to-all each way, where the backend has one.
+    """
+    size = torch.Size((len(shards), *shape))
+    stride = (size[1] * size[2], size[2], 1)
+    scattered = tuple(_behind_stack(placement) for placement in placements)
+    spread = (Shard(0),) * mesh.ndim
+    sharded = DTensor.from_local(shards, mesh, scattered, run_check=False, shape=size, stride=stride)
+    whole = orthogonalize(sharded.redistribute(placements=spread).to_local(), steps)
+    found = DTensor.from_local(whole, mesh, spread, run_check=False, shape=size, stride=stride)
+    return found.redistribute(placements=scattered).to_local()
+
+
+def _behind_stack(placement: Placement) -> Placement:
+    """The placement of a stack of tensors that are each placed so."""
+    if isinstance(placement, _StridedShard):
+        return _StridedShard(placement.dim + 1, split_factor=placement.split_factor)
+    return Shard(placement.dim + 1) if isinstance(placement, Shard) else placement
+
+
+def _sharding(parameter: Tensor) -> tuple[DeviceMesh, tuple[Placement, ...]] | None:
+    return (parameter.device_mesh, parameter.placements) if isinstance(parameter, DTensor) else None
+
+
+def _local(x: Tensor) -> Tensor:
+    return x.to_local() if isinstance(x, DTensor) else x
 
 
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
