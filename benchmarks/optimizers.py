@@ -83,7 +83,7 @@ def run(folder: Path, train_text: str, held_out: str, steps: int, optimizer: dic
     model.init_weights(torch.Generator().manual_seed(0))
     context = run_context(recipe)
     placed = PlacedDecoder(model, context.device, context.dtype, recipe.compile)
-    objective = LanguageModelObjective(context, placed)
+    objective = LanguageModelObjective(context, placed, whole_documents=False)
     Trainer(context, objective).train()
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     rates = [record["tokens_per_second"] for record in log if "loss" in record][1:]

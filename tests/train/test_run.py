@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def test_stop_signal_saves_the_step_it_is_at(tiny_tokenizer_directory: Path, tmp
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(timeout=60) != 0
     last = max(losses(tmp_path / "stopped"))
-    assert [file.name for file in (tmp_path / "stopped/checkpoints").iterdir()] == [f"step-{last:08d}"]
+    assert [file.name for file in (tmp_path / "stopped/checkpoints").glob("step-*")] == [f"step-{last:08d}"]
 
 
 def test_the_model_learns_and_opens_in_transformers(tiny_tokenizer_directory: Path, tmp_path: Path) -> None:
@@ -197,7 +198,27 @@ def test_a_run_is_not_continued_with_other_data(tiny_tokenizer_directory: Path, 
     train(path, ["steps=2"])
     with pytest.raises(ConfigError, match="another order"):
         train(path, ["steps=3", "seed=9"])
+    with pytest.raises(ConfigError, match="temperature"):
+        train(path, ["steps=3", "data.temperature=2"])
     train(path, ["steps=3"])
+
+
+def test_a_mixture_by_temperature_is_drawn_and_continued_exactly(
+    tiny_tokenizer_directory: Path, tmp_path: Path
+) -> None:
+    path = recipe(tmp_path, tiny_tokenizer_directory, "mixed")
+    (tmp_path / "few.jsonl").write_text(json.dumps({"text": "sphinx of black quartz " * 30}) + "\n")
+    both = [{"name": name, "path": f"{name}.jsonl"} for name in ("rows", "few")]
+    overrides = [f"data.sources={json.dumps(both)}", "data.validation=[]", "steps=12", "data.temperature=50"]
+    train(path, overrides)
+    expected = losses(tmp_path / "mixed")
+    shutil.rmtree(tmp_path / "mixed/checkpoints/step-00000012")
+    train(path, overrides)
+    assert losses(tmp_path / "mixed") == {step: values * (2 if step > 10 else 1) for step, values in expected.items()}
+    train(path, [*overrides[:3], f"output={tmp_path / 'proportional'}"])
+    assert losses(tmp_path / "proportional")[12] != expected[12]
+    with pytest.raises(ConfigError, match=r"data\.temperature"):
+        train(path, [*overrides, "objective=dpo", f"output={tmp_path / 'refused'}"])
 
 
 def test_compiled_training_follows_eager_training(tiny_tokenizer_directory: Path, tmp_path: Path) -> None:

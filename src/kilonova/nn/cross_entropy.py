@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kilonova.core.types import IGNORE_INDEX
+from kilonova.nn.compile import compile_lazily
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -84,7 +85,7 @@ def _vocabulary_parallel_chunk(logits: Tensor, labels: Tensor, group: dist.Proce
     return (losses * kept).sum(), gradient.to(logits.dtype)
 
 
-_compiled_chunk = torch.compile(_chunk, dynamic=False)
+_compiled_chunk = compile_lazily(_chunk, dynamic=False)
 
 
 def linear_cross_entropy(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kilonova.core.types import IGNORE_INDEX
+from kilonova.nn.compile import compile_lazily
 
 
 @dataclass(frozen=True)
@@ -225,5 +226,5 @@ def _mixed(
     return torch.stack([total, divergence, cross_entropy, agreement]), (gradient * kept[:, None]).to(logits.dtype)
 
 
-_compiled_full_chunk = torch.compile(_full_chunk, dynamic=False)
-_compiled_top_k_chunk = torch.compile(_top_k_chunk, dynamic=False)
+_compiled_full_chunk = compile_lazily(_full_chunk, dynamic=False)
+_compiled_top_k_chunk = compile_lazily(_top_k_chunk, dynamic=False)
