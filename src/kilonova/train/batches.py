@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kilonova.data.packing import Batch, EpochSampler, RowDataset, make_batch
+from kilonova.data.mixture import build_sampler
+from kilonova.data.packing import Batch, RowDataset, make_batch
 
 
 class StepBatches:
@@ -23,7 +24,7 @@ class StepBatches:
         num_ranks: int = 1,
     ) -> None:
         self._dataset = dataset
-        self._sampler = EpochSampler(len(dataset), batch_size, seed)
+        self._sampler = build_sampler(dataset, batch_size, seed)
         self._micro_batch_size = micro_batch_size
         self._share = slice(rank, None, num_ranks)
 

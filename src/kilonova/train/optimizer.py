@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from kilonova.core.errors import ConfigError
@@ -22,8 +23,9 @@ class OptimizerSet:
             embeddings = [*embeddings, *matrices]
             matrices = []
         groups = [
-            {"params": embeddings, "weight_decay": section.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": parameters, "weight_decay": decay}
+            for whole, decay in ((embeddings, section.weight_decay), (vectors, 0.0))
+            for parameters in _by_mesh(whole)
         ]
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
         self.optimizers: list[Optimizer] = [
@@ -57,17 +59,27 @@ class OptimizerSet:
             optimizer.load_state_dict(state)
 
 
+def _by_mesh(parameters: list[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
+    """Parameters sharded over the same ranks together: a fused optimiser cannot mix them."""
+    groups: dict[object, list[torch.nn.Parameter]] = {}
+    for parameter in parameters:
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        groups.setdefault(mesh, []).append(parameter)
+    return list(groups.values()) or [[]]
+
+
 def _split(
     model: nn.Module,
 ) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """Trainable parameters: the layers' matrices, embeddings and other tensors, vectors (norms and biases)."""
+    """Trainable parameters: the layers' matrices, embeddings and other tensors (such as a head of one output), vectors
+    (norms and biases)."""
     matrices, others, vectors = [], [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if parameter.ndim < 2:
             vectors.append(parameter)
-        elif parameter.ndim == 2 and "embed" not in name and "lm_head" not in name:
+        elif parameter.ndim == 2 and min(parameter.shape) > 1 and "embed" not in name and "lm_head" not in name:
             matrices.append(parameter)
         else:
             others.append(parameter)

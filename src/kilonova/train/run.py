@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import shutil
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +10,10 @@ from typing import Any
 
 import torch
 
-from kilonova.core.config import load_config
+from kilonova.core.config import load_config, save_config
 from kilonova.core.device import choose_device, choose_dtype
-from kilonova.core.errors import ConfigError
-from kilonova.core.files import write_atomic
+from kilonova.core.errors import CheckpointError, ConfigError
+from kilonova.models.adapter import attach_adapter
 from kilonova.models.checkpoint import load_decoder
 from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
@@ -23,53 +21,97 @@ from kilonova.recipes import find_recipe
 from kilonova.text.bpe import END_OF_TEXT
 from kilonova.text.tokenizer import Tokenizer
 from kilonova.train.build import build_objective
+from kilonova.train.checkpoint.folder import CheckpointFolder
+from kilonova.train.checkpoint.state import load_weights
 from kilonova.train.context import RunContext
+from kilonova.train.export import Progress, export_model
+from kilonova.train.goodput.ledger import Ledger
+from kilonova.train.memory.section import ActivationMemory
+from kilonova.train.parallel.mesh import ParallelMesh, local_device, parallel_mesh
+from kilonova.train.parallel.section import ParallelSection
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
 from kilonova.train.trainer import Trainer
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def train(name: str | Path, overrides: Sequence[str] = ()) -> Path:
     """Train as the recipe says, resuming if its output folder holds a checkpoint; returns the model directory.
 
-    The output folder gets `checkpoints/`, `log.jsonl`, and at the end `model/`, a Hugging Face directory, with
-    `training.json`, the record a model card is made from.
+    The output folder gets `recipe.yaml`, `checkpoints/`, `log.jsonl`, `ledger/`, and at the end `model/`, a Hugging
+    Face directory, with `training.json`, the record a model card is made from.
     """
     path = find_recipe(name)
     recipe = load_config(TrainRecipe, path, overrides)
-    output = Path(recipe.output)
-    output.mkdir(parents=True, exist_ok=True)
+    rank = os.environ.get("RANK", "0")
+    with Ledger(Path(recipe.output) / "ledger" / f"rank-{rank}.jsonl") as ledger:
+        ledger.enter("rendezvous")
+        with parallel_mesh(recipe.parallel, local_device(choose_device(recipe.device))) as mesh:
+            ledger.enter("build")
+            if rank == "0":
+                save_config(recipe, Path(recipe.output) / "recipe.yaml")
+            torch.manual_seed(recipe.seed)
+            context = replace(run_context(recipe, mesh), ledger=ledger)
+            trainer = Trainer(context, build_objective(context, place_decoder(context)))
+            ledger.enter("idle")
+            trainer.train()
+            ledger.enter("export")
+            progress = Progress(trainer.step, trainer.tokens, trainer.seconds, trainer.skipped_steps)
+            return export_model(path.stem, context, trainer.objective, progress, Path(recipe.output) / "model")
+
+
+def export_checkpoint(run: str | Path, directory: Path, step: int | None = None) -> Path:
+    """Write the model of a checkpoint, the newest unless `step` is given, as `train` writes the last one.
+
+    `run` is a run's output folder, or the recipe of one. Everything the recipe names must still be where it was.
+    """
+    run = Path(run)
+    recipe = load_config(TrainRecipe, run / "recipe.yaml" if run.is_dir() else find_recipe(run))
+    checkpoints = CheckpointFolder((run if run.is_dir() else Path(recipe.output)) / "checkpoints")
+    steps = checkpoints.steps()
+    if not steps or (step is not None and step not in steps):
+        raise CheckpointError(f"{checkpoints.path} holds no checkpoint of step {step}; there are: {steps or 'none'}")
+    step = steps[-1] if step is None else step
+    manifest = checkpoints.manifest(step)
+    if damaged := checkpoints.damaged(step, manifest.files):
+        raise CheckpointError(f"{checkpoints.checkpoint(step)} is corrupt ({', '.join(damaged)}); take another step")
+    whole = replace(recipe, parallel=ParallelSection(), compile=False, device="cpu", memory="none", memory_budget=None)
+    context = run_context(whole)
     torch.manual_seed(recipe.seed)
-
-    context = run_context(recipe)
-    model = PlacedDecoder(starting_decoder(context), context.device, context.dtype, recipe.compile)
-    objective = build_objective(context, model)
-    trainer = Trainer(context, objective)
-    trainer.train()
-
-    directory = output / "model"
-    objective.export(directory)
-    for file in _TOKENIZER_FILES:
-        if (context.tokenizer_directory / file).exists():
-            shutil.copyfile(context.tokenizer_directory / file, directory / file)
-    record = _training_record(path.stem, trainer)
-    record["earlier"] = _earlier_record(recipe)
-    write_atomic(directory / "training.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    return directory
+    objective = build_objective(context, place_decoder(context))
+    load_weights(checkpoints.checkpoint(step), objective.trained)
+    done = manifest.run
+    progress = Progress(step, done["tokens"], done["seconds"], done["skipped_steps"])
+    return export_model(run.resolve().stem, context, objective, progress, directory)
 
 
-def run_context(recipe: TrainRecipe) -> RunContext:
+def place_decoder(context: RunContext) -> PlacedDecoder:
+    """The decoder a run starts from, with its adapter if the recipe has one, where and as the recipe computes it."""
+    recipe = context.recipe
+    decoder = starting_decoder(context)
+    if recipe.adapter is not None:
+        attach_adapter(decoder, recipe.adapter, torch.Generator().manual_seed(recipe.seed))
+    memory = ActivationMemory(recipe.memory, recipe.memory_budget, recipe.data.sequence_length)
+    return PlacedDecoder(decoder, context.device, context.dtype, recipe.compile, context.mesh, memory)
+
+
+def run_context(recipe: TrainRecipe, mesh: ParallelMesh | None = None) -> RunContext:
     """Read the tokenizer and settle device, number format and threads."""
-    device = choose_device(recipe.device)
+    device = local_device(choose_device(recipe.device))
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     directory = Path(recipe.model.init_from or recipe.model.tokenizer or "")
     tokenizer = Tokenizer.from_directory(directory)
-    return RunContext(recipe, tokenizer, directory, device, choose_dtype(recipe.dtype, device))
+    context = RunContext(recipe, tokenizer, directory, device, choose_dtype(recipe.dtype, device))
+    if mesh is None:
+        return context
+    if recipe.batch_size % (mesh.num_data_ranks * recipe.micro_batch_size):
+        raise ConfigError(
+            f"batch_size: {recipe.batch_size} is not a multiple of {mesh.num_data_ranks} data-parallel ranks x "
+            f"micro_batch_size {recipe.micro_batch_size}"
+        )
+    return replace(context, rank=mesh.data_rank, num_ranks=mesh.num_data_ranks, mesh=mesh)
 
 
 def starting_decoder(context: RunContext) -> Decoder:
@@ -94,30 +136,3 @@ def _token_ids(tokenizer: Tokenizer) -> dict[str, Any]:
     end_of_text = tokenizer.token_id(END_OF_TEXT)
     ends = [tokenizer.eos_token_id] + ([] if end_of_text is None else [end_of_text])
     return {"eos_token_ids": tuple(ends), "pad_token_id": ends[-1]}
-
-
-def _training_record(name: str, trainer: Trainer) -> dict[str, Any]:
-    """What was trained on what, for how long, at which cost."""
-    recipe, objective = trainer.recipe, trainer.objective
-    return {
-        "recipe": name,
-        "objective": recipe.objective,
-        "parameters": sum(parameter.numel() for parameter in objective.trained.parameters()),
-        "steps": trainer.step,
-        "tokens": trainer.tokens,
-        "sequence_length": recipe.data.sequence_length,
-        "flops": objective.flops_per_token * trainer.tokens,
-        "seconds": round(trainer.seconds, 1),
-        "device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else platform.machine(),
-        "dtype": str(trainer.dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-        "validation_loss": objective.evaluate(),
-        **objective.data_record(),
-    }
-
-
-def _earlier_record(recipe: TrainRecipe) -> dict[str, Any] | None:
-    if recipe.model.init_from is None:
-        return None
-    path = Path(recipe.model.init_from) / "training.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

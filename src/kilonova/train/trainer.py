@@ -1,39 +1,37 @@
-"""The training loop: one process, one device."""
+"""The training loop."""
 
 from __future__ import annotations
 
 import json
-import signal
+import sys
 import time
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kilonova.core.errors import ConfigError, KilonovaError
-from kilonova.core.progress import ProgressReporter
-from kilonova.train.checkpoint import load_newest_training_state, save_training_state
+from kilonova.core.errors import CheckpointError, ConfigError
+from kilonova.train.checkpoint.checkpointer import Checkpointer, Restored, SaveResult
+from kilonova.train.checkpoint.observer import observing
+from kilonova.train.checkpoint.state import random_state, set_random_state
 from kilonova.train.context import RunContext
+from kilonova.train.faults.injection import FaultInjector
+from kilonova.train.faults.stability import StabilityMonitor
+from kilonova.train.faults.watchdog import Watchdog
 from kilonova.train.meter import ThroughputMeter, matmul_flops_per_second
 from kilonova.train.objective import Objective
 from kilonova.train.optimizer import OptimizerSet
+from kilonova.train.parallel.gradients import begin_micro_batch, clip_grad_norm, reduce_unsharded
 from kilonova.train.recipe import TrainRecipe
+from kilonova.train.run_log import RunLog, StepResult
 from kilonova.train.schedule import learning_rate_factor
+from kilonova.train.signals import Interrupted, StopSignals
 
-
-class Interrupted(KilonovaError):
-    """The run was asked to stop; its state is saved and the same command continues it."""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one step reports: means over its items, and the gradient norm before clipping (all still on the device)."""
-
-    metrics: dict[str, Tensor]
-    grad_norm: Tensor
+# Their micro-batches are made by the model itself.
+_MAKES_ITS_DATA = ("ppo", "grpo")
 
 
 class Trainer:
@@ -48,139 +46,225 @@ class Trainer:
         self.device = context.device
         self.dtype = context.dtype
         self.objective = objective
+        self.mesh = context.mesh
         self.model = objective.trained
         self.output = Path(self.recipe.output)
         self.optimizer = OptimizerSet(self.model, self.recipe.optimizer)
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0
-        self._resume()
+        self.skipped_steps = 0
+        """Steps whose update was dropped."""
+        self.rows_ahead = 0
+        """Steps' worth of rows that rewinds have left out."""
+        self.peak_flops: dict[str, float] = {}
+        self.ledger = context.ledger
+        self.stability = StabilityMonitor(self.recipe.stability)
+        rank, ranks = (0, 1) if self.mesh is None else (self.mesh.root.get_rank(), self.mesh.root.size())
+        schedule = self.recipe.faults.schedule(self.recipe.steps, ranks)
+        self.faults = FaultInjector(schedule, rank, self.output / "faults")
+        self.watchdog = Watchdog(
+            self.recipe.stability.step_timeout,
+            self.output / f"hang-rank-{rank}.txt",
+            lambda: self.ledger.note("hang", step=self.step),
+        )
+        self.checkpoints = Checkpointer(
+            self.output / "checkpoints",
+            self.model,
+            self.optimizer.optimizers,
+            self.recipe.keep_checkpoints,
+            self.recipe.keep_every,
+        )
+        with self.ledger.during("restore"):
+            self._restore()
+        self.ledger.note("restored", step=self.step)
 
     def train(self) -> None:
         """Run all remaining steps. Raises `Interrupted` after SIGINT or SIGTERM, once the state is saved."""
         recipe = self.recipe
-        peak = matmul_flops_per_second(self.device, self.dtype)
-        meter = ThroughputMeter(self.objective.flops_per_token, peak)
+        with self.ledger.during("build"):
+            meter = ThroughputMeter(self.objective.flops_per_token, self._peak_flops())
+        if self.is_main:
+            self.checkpoints.folder.clean()
         last_save = time.monotonic()
-        results: list[StepResult] = []
-        with _StopSignals() as stop, ProgressReporter(recipe.objective, recipe.steps, self.step) as progress:
+        with ExitStack() as stack:
+            if self.is_main:
+                stack.enter_context(observing(self.checkpoints.folder.path))
+            stop = stack.enter_context(StopSignals())
+            watchdog = stack.enter_context(self.watchdog)
+            self.log = stack.enter_context(
+                RunLog(recipe, meter, self.ledger, self._over_data_ranks, main=self.is_main, start=self.step)
+            )
             while self.step < recipe.steps:
+                self.faults.before_step(self.step, self.checkpoints)
                 started = time.monotonic()
-                results.append(self._train_step())
-                self.step += 1
-                self.tokens += self.objective.tokens_per_step
-                meter.add(self.objective.tokens_per_step)
+                with self.ledger.during("compute", self.step):
+                    result = self.train_step()
                 self.seconds += time.monotonic() - started
-                if self.step % recipe.log_every == 0 or self.step == recipe.steps:
-                    record = self._record(results, *meter.read())
-                    self._log(record)
-                    progress.update(self.step, _detail(record, recipe.steps - self.step))
-                    results.clear()
-                if self.step % recipe.evaluate_every == 0 or self.step == recipe.steps:
-                    self._log({"step": self.step, "validation": self.objective.evaluate()})
-                    meter.read()
+                if result is not None:
+                    self.log.add(result, self.objective.tokens_per_step)
+                    self._advance()
+                last = self.step == recipe.steps
+                if last or self.step % recipe.log_every == 0:
+                    self.log.report(self.step, self.tokens)
+                if last or self.step % recipe.evaluate_every == 0:
+                    with self.ledger.during("evaluation"):
+                        self.log.validation(self.step, self.objective.evaluate())
                 due = time.monotonic() - last_save > 60 * recipe.checkpoint_minutes
-                if due or stop.requested or self.step % recipe.checkpoint_every == 0 or self.step == recipe.steps:
-                    self.save()
-                    last_save = time.monotonic()
-                if stop.requested and self.step < recipe.steps:
-                    raise Interrupted(f"stopped at step {self.step}; the same command continues from there")
+                if self.mesh is not None:
+                    with self.ledger.during("communication"):
+                        due, stop.requested = self.mesh.any_rank(due, stop.requested)
+                with self.ledger.during("checkpoint"):
+                    if due or stop.requested or last or self.step % recipe.checkpoint_every == 0:
+                        self._report(self.save())
+                        last_save = time.monotonic()
+                    self._report(self.checkpoints.finished())
+                    if stop.requested and not last:
+                        self._report(self.checkpoints.wait(), last=True)
+                        raise Interrupted(f"stopped at step {self.step}; the same command continues from there")
+                watchdog.beat()
+            with self.ledger.during("checkpoint"):
+                self._report(self.checkpoints.close(), last=True)
 
-    def _train_step(self) -> StepResult:
-        """One optimiser step."""
+    def train_step(self) -> StepResult | None:
+        """One optimiser step; None when it was a bad one that `stability` dropped."""
         recipe = self.recipe
         factor = learning_rate_factor(self.step, recipe.steps, recipe.schedule)
         self.optimizer.set_learning_rate_factor(factor)
-        batches = self.objective.micro_batches(self.step)
-        items = max(1, sum(map(self.objective.num_items, batches)))
+        with self.ledger.during("compute" if recipe.objective in _MAKES_ITS_DATA else "data_wait"):
+            batches = self.objective.micro_batches(self.step + self.rows_ahead)
+        items = self._items_of_all_ranks(batches)
         sums: dict[str, Tensor] = {}
-        for batch in batches:
+        for index, batch in enumerate(batches, start=1):
+            if self.mesh is not None:
+                begin_micro_batch(self.model, self.mesh, last=index == len(batches))
             loss = self.objective.loss(batch)
             (loss.total / items).backward()
             for name, value in {"loss": loss.total.detach(), **loss.metrics}.items():
                 sums[name] = sums[name] + value if name in sums else value
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.optimizer.max_grad_norm)
+        if self.mesh is not None:
+            reduce_unsharded(self.model, self.mesh)
+        self.faults.after_backward(self.step + self.rows_ahead, self.model)
+        grad_norm = clip_grad_norm(self.model.parameters(), recipe.optimizer.max_grad_norm)
+        means = {name: value / items for name, value in sums.items()}
+        loss_of_all = self._over_data_ranks(means["loss"]) if self.stability.needs_loss else torch.zeros(())
+        with self.ledger.during("checkpoint"):
+            self.checkpoints.wait_until_staged()
+        if reason := self.stability.judge(float(loss_of_all), float(grad_norm)):
+            self.optimizer.zero_grad()
+            self._drop_step(reason)
+            return None
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return StepResult({name: value / items for name, value in sums.items()}, grad_norm)
+        return StepResult(means, grad_norm)
 
-    def save(self) -> None:
-        """Write a checkpoint from which the run continues exactly."""
-        state: dict[str, Any] = {
-            "step": self.step,
+    def _advance(self) -> None:
+        self.step += 1
+        self.tokens += self.objective.tokens_per_step
+
+    def _drop_step(self, reason: str) -> None:
+        """Leave out a bad step or, if the recipe says to rewind, all since the newest checkpoint, with their rows."""
+        self.ledger.enter("restore")
+        bad, rows_ahead = self.step, self.rows_ahead
+        if self.recipe.stability.bad_step == "rewind" and (restored := self._restore()) is not None:
+            self.rows_ahead = rows_ahead + bad - restored.step + 1
+            self.ledger.note("rewound", step=restored.step)
+            what = f"went back from step {bad} to {restored.step}, leaving out the rows between: {reason}"
+        else:
+            self.ledger.note("skipped", step=bad)
+            self.skipped_steps += 1
+            self._advance()
+            what = f"skipped step {bad}: {reason}"
+        self.log.event(bad, what)
+        self._warn(what)
+
+    def save(self) -> SaveResult | None:
+        """Begin to write a checkpoint from which the run continues exactly; returns how the one before it ended."""
+        run = {
             "tokens": self.tokens,
             "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "objective": self.objective.state_dict(),
+            "skipped_steps": self.skipped_steps,
+            "rows_ahead": self.rows_ahead,
+            "peak_flops": self.peak_flops,
             "order": _order_of_data(self.recipe),
         }
-        save_training_state(self.output / "checkpoints", self.step, state, self.recipe.keep_checkpoints)
+        own = {
+            "objective": self.objective.state_dict(),
+            "random": random_state(),
+            "stability": self.stability.state_dict(),
+        }
+        return self.checkpoints.save(self.step, run, own)
 
-    def _resume(self) -> None:
-        state = load_newest_training_state(self.output / "checkpoints")
-        if state is None:
-            return
-        if state["order"] != _order_of_data(self.recipe):
+    def _restore(self) -> Restored | None:
+        restored = self.checkpoints.load_newest()
+        if restored is None:
+            return None
+        run, own = restored.run, restored.own
+        if run["order"] != _order_of_data(self.recipe):
             raise ConfigError(
                 f"output: {self.output} holds a run that reads its data in another order (sources, weights, "
-                "sequence_length, batch_size or seed differ); name another folder, or remove it to start anew"
+                "temperature, sequence_length, batch_size or seed differ); name another folder, or remove it to start "
+                "anew"
             )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.objective.load_state_dict(state["objective"])
-        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.objective.load_state_dict(own["objective"])
+        self.stability.load_state_dict(own["stability"])
+        if restored.same_rank:
+            set_random_state(own["random"])
+        self.step, self.tokens, self.seconds = restored.step, run["tokens"], run["seconds"]
+        self.skipped_steps, self.rows_ahead = run["skipped_steps"], run["rows_ahead"]
+        self.peak_flops = run["peak_flops"]
+        return restored
 
-    def _record(self, results: list[StepResult], rate: float, mfu: float) -> dict[str, Any]:
-        factor = learning_rate_factor(self.step - 1, self.recipe.steps, self.recipe.schedule)
-        means = {name: float(torch.stack([r.metrics[name] for r in results]).mean()) for name in results[-1].metrics}
-        return {
-            "step": self.step,
-            **means,
-            "grad_norm": float(results[-1].grad_norm),
-            "lr": self.recipe.optimizer.lr * factor,
-            "tokens": self.tokens,
-            "tokens_per_second": round(rate, 1),
-            "mfu": round(mfu, 4),
-        }
+    def _report(self, saved: SaveResult | None, *, last: bool = False) -> None:
+        """Training goes on without a checkpoint that could not be written; the one before stays."""
+        if saved is None:
+            return
+        self.ledger.note("saved", step=saved.step, seconds=saved.seconds, error=saved.error)
+        if saved.error is None:
+            return
+        message = f"the checkpoint of step {saved.step} could not be written: {saved.error}"
+        if last:
+            raise CheckpointError(message)
+        self.log.event(self.step, message)
+        self._warn(message)
 
-    def _log(self, record: dict[str, Any]) -> None:
-        with (self.output / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(record) + "\n")
+    def _warn(self, message: str) -> None:
+        if self.is_main:
+            print(message, file=sys.stderr, flush=True)
+
+    def _peak_flops(self) -> float:
+        """Peak FLOPs a second of all devices, measured once in a run on each kind of device."""
+        kind = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        key = f"{kind} {self.dtype}"
+        if key not in self.peak_flops:
+            self.peak_flops[key] = matmul_flops_per_second(self.device, self.dtype)
+        peak = self.peak_flops[key] * (1 if self.mesh is None else self.mesh.root.size())
+        flops = self.objective.flops_per_token * self.objective.tokens_per_step
+        self.ledger.note("machine", flops_per_step=flops, peak_flops=peak)
+        return peak
+
+    def _items_of_all_ranks(self, batches: Sequence[Any]) -> float:
+        items = torch.tensor(float(sum(map(self.objective.num_items, batches))))
+        if self.mesh is not None:
+            # The ranks meet here: who comes early waits for the slowest.
+            with self.ledger.during("communication"):
+                items = self._over_data_ranks(items)
+        return max(1.0, items.item())
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process logs for all."""
+        return self.mesh is None or self.mesh.is_main
+
+    def _over_data_ranks(self, values: Tensor) -> Tensor:
+        """The sum over ranks that computed the loss of other rows or, as `PlacedDecoder` counts, positions."""
+        return values if self.mesh is None else self.mesh.sum_over_ranks(values) / self.mesh.section.tensor
 
 
 def _order_of_data(recipe: TrainRecipe) -> str:
     """What decides which rows a step reads."""
     sources = [(source.path, source.template, source.format, source.weight) for source in recipe.data.sources]
-    length = recipe.data.sequence_length
-    return json.dumps([recipe.objective, sources, length, recipe.batch_size, recipe.seed])
-
-
-def _detail(record: dict[str, Any], steps_left: int) -> str:
-    per_step = record["tokens"] / record["step"]
-    left = timedelta(seconds=round(steps_left * per_step / max(record["tokens_per_second"], 1e-9)))
-    return (
-        f"loss {record['loss']:.3f}  {record['tokens_per_second']:.0f} tokens/s  MFU {record['mfu']:.0%}  {left} left"
+    data = recipe.data
+    return json.dumps(
+        [recipe.objective, sources, data.temperature, data.sequence_length, recipe.batch_size, recipe.seed]
     )
-
-
-class _StopSignals:
-    """Remembers SIGINT and SIGTERM, so that a step is finished and saved before the run ends."""
-
-    def __enter__(self) -> _StopSignals:
-        self.requested = False
-        self._previous = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._previous[number] = signal.signal(number, self._request)
-            except ValueError:  # not the main thread: the caller handles signals
-                break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _request(self, *_: object) -> None:
-        self.requested = True
