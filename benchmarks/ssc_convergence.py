@@ -62,7 +62,7 @@ def held_out_loss(folder: Path, policy: str, steps: int, seed: int) -> float:
         "micro_batch_size": BATCH_SIZE,
         "seed": seed,
         "memory": policy,
-        "dtype": "bfloat16",
+        "dtype": "auto",
         "compile": False,
         "evaluate_every": steps,
         "checkpoint_every": steps,
