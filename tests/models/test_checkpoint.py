@@ -218,7 +218,7 @@ def test_missing_unexpected_and_misshaped_tensors_are_named(saved):
     assert "missing: model.norm.weight;" in message
     assert "unexpected: model.layers.0.self_attn.q_proj.bias;" in message
     assert "model.layers.1.mlp.down_proj.weight (is [32, 47], config.json asks for [32, 48])" in message
-    assert "model.layers.0.input_layernorm.weight (I8)" in message
+    assert "model.layers.0.input_layernorm.weight (is I8, not F32 or F16 or BF16 or F64)" in message
     with pytest.raises(CheckpointError, match=r"missing: model\.norm\.weight"):
         verify_checkpoint(saved)
 

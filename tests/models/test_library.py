@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kilonova.core.errors import CheckpointError, ConfigError, ModelNotFound
+from kilonova.models.adapter import AdapterConfig, attach_adapter, save_adapter
 from kilonova.models.checkpoint import load_decoder
 from kilonova.models.library import export_model, import_model, remove_model
 from kilonova.models.registry import Registry
@@ -75,3 +76,47 @@ def test_an_export_is_the_model_again(source, tmp_path):
     assert filecmp.cmpfiles(entry.directory, tmp_path / "out", names, shallow=False)[0] == names
     with pytest.raises(ConfigError, match="already exists"):
         export_model(entry, tmp_path / "out")
+
+
+@pytest.fixture
+def lora(source, tmp_path) -> Path:
+    """An adapter of `source` that does not know its name."""
+    decoder = load_decoder(source)
+    attach_adapter(decoder, AdapterConfig(rank=2))
+    save_adapter(decoder, tmp_path / "lora", base="elsewhere")
+    (tmp_path / "lora" / "optimizer.pt").write_bytes(b"0")
+    return tmp_path / "lora"
+
+
+@pytest.mark.parametrize("record", [None, 'name = "x"\nbase = "other"\nprovider = "Acme"\n'])
+def test_an_adapter_is_imported_with_its_base(source, lora, tmp_path, record):
+    home = tmp_path / "home"
+    import_model("base", source, home=home)
+    if record:
+        (lora / "kilonova.toml").write_text(record)
+    entry = import_model("polite", lora, base="base", home=home)
+    assert entry == Registry(home=home).get("polite")
+    assert (entry.base, entry.provider) == ("base", "Acme" if record else "custom")
+    names = {"adapter_config.json", "adapter_model.safetensors", "kilonova.toml"}
+    assert {file.name for file in entry.directory.iterdir()} == names
+    remove_model("polite", home=home)
+    assert not entry.directory.exists()
+
+
+def test_an_adapter_that_does_not_fit_is_not_imported(source, lora, make_reference, tmp_path):
+    home = tmp_path / "home"
+    import_model("base", source, home=home)
+    import_model("other", make_reference("llama-tied-biased-llama3").directory, home=home)
+    for options, error, message in (
+        ({}, ConfigError, "'elsewhere' is no model here"),
+        ({"base": "nothing"}, ModelNotFound, "no model 'nothing'"),
+        ({"base": "other"}, CheckpointError, "the model"),
+        ({"base": "base", "link": True}, ConfigError, "'elsewhere' is no model here"),
+    ):
+        with pytest.raises(error, match=message):
+            import_model("polite", lora, home=home, **options)
+    with pytest.raises(ConfigError, match="a model is named 'micro' already"):
+        import_model("micro", lora, base="base", home=home)
+    with pytest.raises(ConfigError, match="whole model"):
+        import_model("again", source, base="base", home=home)
+    assert sorted(path.name for path in home.iterdir()) == ["base", "other"]

@@ -175,3 +175,57 @@ def test_the_shipped_family_is_listed_without_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "False"
+
+
+def adapter(path: Path, base: object = "small", metadata: str | None = None) -> Path:
+    path.mkdir(parents=True)
+    (path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    if metadata is not None:
+        (path / "kilonova.toml").write_text(metadata)
+    return path
+
+
+def test_an_adapter_is_a_model_of_its_base(home):
+    models = Registry(adapters={"polite": ("small", adapter(home.parent / "lora", base="elsewhere"))}, home=home)
+    entry, base = models.get("polite"), models.get("orion-small")
+    assert (entry.base, entry.adapter, base.base, base.adapter) == ("orion-small", "polite", "", "")
+    assert (entry.name, entry.aliases, entry.provider) == ("polite", (), "custom")
+    assert (entry.context_length, entry.max_output_tokens) == (base.context_length, base.max_output_tokens)
+    assert entry.directory == home.parent / "lora"
+    assert [each.name for each in models.entries()] == ["orion-small", "polite"]
+
+
+def test_imported_adapters_find_their_base(home, tmp_path):
+    named = directory(tmp_path / "mine")
+    adapter(home / "by-alias", base="acme.orion-small-v1:0")
+    adapter(home / "by-directory", base=str(named))
+    adapter(home / "by-record", base="elsewhere", metadata='name = "x"\nbase = "mine"\ndisplay_name = "Polite"')
+    adapter(home / "lost", base="elsewhere")
+    adapter(home / "silent", base=None)
+    adapter(home / "nested", base="by-alias")
+    adapter(home / "small", base="orion-small")
+    models = Registry({"mine": named}, home=home)
+    bases = {entry.name: entry.base for entry in models.entries() if entry.base}
+    assert bases == {"by-alias": "orion-small", "by-directory": "mine", "by-record": "mine"}
+    assert models.get("by-record").display_name == "Polite"
+    assert sorted(models.unusable) == ["lost", "nested", "silent", "small"]
+    with pytest.raises(ModelNotFound, match="'elsewhere' is no model here; say which is its base"):
+        models.get("lost")
+    assert "is an adapter itself" in models.unusable["nested"]
+    assert "a model has this name already" in models.unusable["small"]
+    # Named for this run, it is another.
+    again = Registry({"mine": named}, {"lost": ("mine", home / "lost")}, home=home)
+    assert again.get("lost").base == "mine"
+    assert "lost" not in again.unusable
+
+
+def test_adapters_that_cannot_be_used(home, tmp_path):
+    path = adapter(tmp_path / "lora")
+    with pytest.raises(CheckpointError, match="is an adapter: `kilonova serve --adapter`"):
+        Registry({"mine": path}, home=home)
+    with pytest.raises(ModelNotFound, match="no model 'smaller'"):
+        Registry(adapters={"mine": ("smaller", path)}, home=home)
+    with pytest.raises(CheckpointError, match="missing"):
+        Registry(adapters={"mine": ("small", tmp_path)}, home=home)
+    with pytest.raises(ConfigError, match="not allowed"):
+        Registry(adapters={"a b": ("small", path)}, home=home)

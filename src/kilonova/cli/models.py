@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kilonova.cli.models_prune import prune
+from kilonova.cli.models_quantize import compare, quantize
 from kilonova.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from kilonova.models.registry import ModelEntry
 
 app = typer.Typer(no_args_is_help=True)
+app.command(no_args_is_help=True)(quantize)
+app.command(no_args_is_help=True)(prune)
+app.command(no_args_is_help=True)(compare)
 
 
 @app.callback()
 def models() -> None:
-    """List the models on this machine, bring others in, and take them out.
+    """List the models on this machine, bring others in, take them out, and make smaller ones of them.
 
     Example: kilonova models list
     """
@@ -47,7 +52,7 @@ def list_models(
         row = _describe(entry)
         table.add_row(
             entry.name,
-            "\n".join(entry.aliases),
+            f"adapter of {entry.base}" if entry.base else "\n".join(entry.aliases),
             ", ".join(entry.input_modalities),
             ", ".join(entry.output_modalities),
             str(entry.context_length),
@@ -61,17 +66,20 @@ def list_models(
 
 @app.command("import")
 def import_(
-    directory: Annotated[Path, typer.Argument(help="A Hugging Face checkpoint directory.")],
+    directory: Annotated[Path, typer.Argument(help="A Hugging Face checkpoint, or a PEFT adapter (LoRA).")],
     name: Annotated[str | None, typer.Option(help="Name to know it by; the directory's unless given.")] = None,
     link: Annotated[bool, typer.Option("--link", help="Refer to the files where they are; do not copy them.")] = False,
+    base: Annotated[
+        str, typer.Option(help="Name of the model that an adapter belongs to, where the adapter does not tell.")
+    ] = "",
 ) -> None:
-    """Make a checkpoint known by a name to every later run, after checking it.
+    """Make a checkpoint, or an adapter of a known model, known by a name to every later run, after checking it.
 
     Example: kilonova models import runs/mine/model --name mine
     """
     from kilonova.models.library import import_model
 
-    entry = import_model(name or directory.resolve().name, directory, link=link)
+    entry = import_model(name or directory.resolve().name, directory, link=link, base=base)
     print(f"{entry.name}: {entry.directory}")
 
 
@@ -153,13 +161,18 @@ def find_directory(model: str) -> Path:
         return Path(model)
     if (Path(model) / "adapter_config.json").is_file():
         raise InvalidRequest(f"{model} is an adapter: `kilonova models merge BASE {model} --output DIR` makes a model")
-    return Registry().get(model).directory
+    entry = Registry().get(model)
+    if entry.base:
+        merge_line = f"kilonova models merge {entry.base} {entry.directory} --output DIR"
+        raise InvalidRequest(f"{model} is an adapter of {entry.base}: `{merge_line}` makes a model")
+    return entry.directory
 
 
 def _describe(entry: ModelEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "aliases": list(entry.aliases),
+        "base": entry.base or None,
         "display_name": entry.display_name,
         "provider": entry.provider,
         "description": entry.description,

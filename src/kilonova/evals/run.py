@@ -18,6 +18,7 @@ from kilonova.core.device import choose_device, choose_dtype
 from kilonova.core.errors import ContextLengthExceeded, DataError, InvalidRequest
 from kilonova.core.progress import ProgressReporter
 from kilonova.core.types import GenerationRequest, Message, SamplingParams, TextBlock, TextDelta, Tool, ToolUse
+from kilonova.engine.config import EngineConfig
 from kilonova.engine.engine import Engine
 from kilonova.engine.generation import Generation
 from kilonova.evals.metrics import (
@@ -42,6 +43,7 @@ from kilonova.evals.tasks import (
 )
 from kilonova.models.checkpoint import load_decoder
 from kilonova.models.decoder.model import Decoder
+from kilonova.nn.quantized import num_quantized_weights
 from kilonova.text.tokenizer import Tokenizer
 
 BYTES_PER_TEXT_ROW = 1024
@@ -125,14 +127,19 @@ def evaluate(
     if not root.is_dir():
         raise DataError(f"data root {root} is not a directory")
     device = choose_device()
-    model = load_decoder(directory, dtype=choose_dtype("auto", device), device=device)
+    dtype = choose_dtype("auto", device)
+    model = load_decoder(directory, dtype=dtype, device=device)
     tokenizer = Tokenizer.from_directory(directory)
     start = time.perf_counter()
     longest = model.config.max_position_embeddings
     context = min(context_length or longest, longest)
     report = Report(_model_name(directory), model.num_parameters(), limit, seed, kilonova.__version__, context)
     generates = any(isinstance(task, GenerationTask) for task in chosen)
-    engine = Engine(model, tokenizer, max_context=context) if generates else None
+    engine = None
+    if generates:
+        # An engine takes the integers of quantised layers for itself, and other tasks need them too.
+        own = load_decoder(directory, dtype=dtype, device=device) if num_quantized_weights(model) else model
+        engine = Engine(own, tokenizer, EngineConfig(max_context=context))
     try:
         with ProgressReporter("evaluate: tasks", len(chosen)) as progress:
             for number, task in enumerate(chosen, start=1):

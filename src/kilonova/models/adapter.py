@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 
 from kilonova.core.errors import CheckpointError, ConfigError
 from kilonova.core.files import atomic_directory, write_atomic
-from kilonova.models.checkpoint import load_decoder, save_decoder
+from kilonova.models.checkpoint import load_decoder, save_decoder, verify_checkpoint
+from kilonova.models.companions import check_new, copy_companions
 from kilonova.models.decoder.model import Decoder
 from kilonova.nn.lora import LoRALinear
 from kilonova.nn.moe import SparseMoE
@@ -28,7 +28,6 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
 _EXPERT_TENSORS = ("gate", "gate_up_proj", "down_proj", *(f"experts.*.{leaf}" for leaf in _MLP))
-_COMPANIONS = ("tokenizer*", "*.jinja", "special_tokens_map.json", "vocab.json", "merges.txt", "LICENSE*", "NOTICE*")
 _TENSOR_NAME = re.compile(
     r"base_model\.model\.(?P<module>.+)\.(?P<tensor>lora_A|lora_B|lora_magnitude_vector)(?:\.weight)?"
 )
@@ -72,6 +71,11 @@ class AdapterConfig:
             raise ConfigError(f"adapter.alpha: {self.alpha} is not above 0")
         if self.target_modules is not None and not self.target_modules:
             raise ConfigError("adapter.target_modules: name at least one layer, or leave it out")
+
+    @property
+    def scaling(self) -> float:
+        """What the product of `lora_B` and `lora_A` is multiplied with."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
 
 def attach_adapter(decoder: Decoder, config: AdapterConfig, generator: torch.Generator | None = None) -> None:
@@ -133,12 +137,21 @@ def save_adapter(decoder: Decoder, directory: str | Path, base: str, dtype: torc
     write_atomic(Path(directory) / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
-@torch.no_grad()
-def load_adapter(decoder: Decoder, directory: str | Path) -> None:
-    """Attach the LoRA or DoRA adapter that a PEFT `directory` holds, in the dtype of the decoder's weights.
+@dataclass(frozen=True, slots=True)
+class AdapterTensors:
+    """An adapter apart from any model: of each layer, by name, `lora_A` `[rank, in]` and `lora_B` `[out, rank]`, and
+    with DoRA the `lora_magnitude_vector` `[out]`."""
 
-    PEFT's dropout concerns training alone and is not applied. `CheckpointError` for a damaged directory, for tensors
-    that do not fit the decoder, and for what PEFT can express and this cannot.
+    config: AdapterConfig
+    layers: Mapping[str, Mapping[str, Tensor]]
+
+
+def read_adapter(directory: str | Path, shapes: Mapping[str, tuple[int, int]]) -> AdapterTensors:
+    """The LoRA or DoRA adapter that a PEFT `directory` holds, for a model whose linear layers have `shapes`.
+
+    `shapes` are `(out_features, in_features)` by name of the layers that can have an adapter. PEFT's dropout concerns
+    training alone and is not read. `CheckpointError` for a damaged directory, for tensors that do not fit the model,
+    and for what PEFT can express and this cannot.
     """
     directory = Path(directory)
     config = _read_config(directory / CONFIG_FILE)
@@ -154,22 +167,28 @@ def load_adapter(decoder: Decoder, directory: str | Path) -> None:
         if match is None:
             raise CheckpointError(f"{directory}: {key} is no tensor of a LoRA or DoRA adapter")
         found.setdefault(match["module"], {})[match["tensor"]] = tensor
-    linears = _linears(decoder)
-    if strangers := sorted(found.keys() - linears.keys()):
+    if strangers := sorted(found.keys() - shapes.keys()):
         raise CheckpointError(f"{directory}: {strangers[0]} is no linear layer of the model that can have an adapter")
-    _attach(decoder, config, sorted(found), None)
+    for name, tensors in found.items():
+        _check_tensors(directory, name, tensors, config, shapes[name])
+    return AdapterTensors(config, found)
+
+
+def check_adapter(directory: str | Path, base: str | Path) -> None:
+    """Check that `directory` holds an adapter that fits the checkpoint `base`. Raises CheckpointError."""
+    with torch.device("meta"):
+        decoder = Decoder(verify_checkpoint(base))
+    read_adapter(directory, _shapes(decoder))
+
+
+@torch.no_grad()
+def load_adapter(decoder: Decoder, directory: str | Path) -> None:
+    """Attach the adapter of a PEFT `directory`, in the dtype of the decoder's weights. Raises as `read_adapter`."""
+    adapter = read_adapter(directory, _shapes(decoder))
+    _attach(decoder, adapter.config, sorted(adapter.layers), None)
     for name, layer in adapter_layers(decoder).items():
-        parameters = dict(_adapter_tensors(layer))
-        if parameters.keys() != found[name].keys():
-            raise CheckpointError(
-                f"{directory}: {name} has {', '.join(sorted(found[name]))}, not {', '.join(sorted(parameters))}"
-            )
-        for leaf, parameter in parameters.items():
-            tensor = found[name][leaf]
-            if tensor.shape != parameter.shape:
-                shapes = f"{list(tensor.shape)}, the model and {CONFIG_FILE} ask for {list(parameter.shape)}"
-                raise CheckpointError(f"{directory}: {name}.{leaf} is {shapes}")
-            parameter.copy_(tensor)
+        for leaf, parameter in _adapter_tensors(layer):
+            parameter.copy_(adapter.layers[name][leaf])
 
 
 def merge_directories(base: str | Path, adapter: str | Path, output: str | Path) -> None:
@@ -178,19 +197,13 @@ def merge_directories(base: str | Path, adapter: str | Path, output: str | Path)
     Weights keep the dtype of `base`; tokenizer, chat template and records come from `adapter` where it has them.
     """
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"{output}: already exists and is not an empty directory")
+    check_new(output)
     decoder = load_decoder(base)
     load_adapter(decoder, adapter)
     merge_adapter(decoder)
     with atomic_directory(output) as temporary:
-        for source, patterns in (
-            (adapter, (*_COMPANIONS, "training.json")),
-            (base, (*_COMPANIONS, "generation_config.json")),
-        ):
-            for file in (file for pattern in patterns for file in Path(source).glob(pattern)):
-                if not (temporary / file.name).exists():
-                    shutil.copyfile(file, temporary / file.name)
+        copy_companions(adapter, temporary, "training.json")
+        copy_companions(base, temporary, "generation_config.json")
         save_decoder(decoder, temporary)
 
 
@@ -215,6 +228,10 @@ def _linears(decoder: Decoder) -> dict[str, nn.Linear]:
         for name, module in decoder.named_modules()
         if isinstance(module, nn.Linear) and name != "lm_head" and name not in routers
     }
+
+
+def _shapes(decoder: Decoder) -> dict[str, tuple[int, int]]:
+    return {name: (layer.out_features, layer.in_features) for name, layer in _linears(decoder).items()}
 
 
 def _targets(decoder: Decoder, target_modules: tuple[str, ...] | None) -> list[str]:
@@ -254,6 +271,24 @@ def _adapter_tensors(layer: LoRALinear) -> Iterator[tuple[str, nn.Parameter]]:
     for name in ("lora_A", "lora_B", "lora_magnitude_vector"):
         if (parameter := getattr(layer, name)) is not None:
             yield name, parameter
+
+
+def _check_tensors(
+    directory: Path, name: str, tensors: Mapping[str, Tensor], config: AdapterConfig, shape: tuple[int, int]
+) -> None:
+    out_features, in_features = shape
+    expected = {"lora_A": [config.rank, in_features], "lora_B": [out_features, config.rank]}
+    if config.kind == "dora":
+        expected["lora_magnitude_vector"] = [out_features]
+    if tensors.keys() != expected.keys():
+        raise CheckpointError(
+            f"{directory}: {name} has {', '.join(sorted(tensors))}, not {', '.join(sorted(expected))}"
+        )
+    for leaf, wanted in expected.items():
+        if (found := list(tensors[leaf].shape)) != wanted:
+            raise CheckpointError(
+                f"{directory}: {name}.{leaf} is {found}, the model and {CONFIG_FILE} ask for {wanted}"
+            )
 
 
 def _replace(decoder: Decoder, name: str, module: nn.Module) -> None:

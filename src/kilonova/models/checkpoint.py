@@ -21,8 +21,11 @@ from kilonova.core.errors import CheckpointError, ConfigError
 from kilonova.core.files import atomic_directory
 from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
+from kilonova.models.quantization.layout import is_unused, stored_tensors, written_tensors
+from kilonova.models.quantization.scheme import place_quantized_layers, read_quantization, write_quantization
 from kilonova.nn.lora import LoRALinear
 from kilonova.nn.moe import SparseMoE
+from kilonova.nn.quantized import QuantizedLinear, num_quantized_weights
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -40,11 +43,16 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a stored tensor goes: a whole parameter, or the expert and rows at `index` of a stacked one."""
+    """Where a stored tensor goes: a whole parameter, or the expert and rows at `index` of a stacked one.
+
+    With `read` it is a buffer of a quantised layer, which keeps what `read` makes of the tensor.
+    """
 
     parameter: str
     shape: tuple[int, ...]
     index: tuple[int, slice] | None = None
+    dtypes: tuple[str, ...] = tuple(_DTYPES)
+    read: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,10 @@ def load_decoder(
     """The decoder stored in a Hugging Face `directory`, in evaluation mode on `device`.
 
     Weights are one `model.safetensors` or shards with an index, and are read tensor by tensor into place: peak memory
-    is the model plus its largest tensor. `dtype` None keeps the dtype the embedding is stored in. A missing,
-    unexpected or mis-shaped tensor, or a damaged file, is a `CheckpointError` that names it; nothing is read before
-    all names and shapes have been checked.
+    is the model plus its largest tensor. `dtype` None keeps the dtype the embedding is stored in. Layers quantised in
+    the compressed-tensors layout become `QuantizedLinear` and stay quantised, with scales in `dtype`. A missing,
+    unexpected or mis-shaped tensor, a kind of quantisation that is not read, or a damaged file, is a `CheckpointError`
+    that names it; nothing is read before all names and shapes have been checked.
     """
     model = read_model(Path(directory), Decoder, dtype, device)
     if model.config.tie_word_embeddings:
@@ -98,6 +107,9 @@ def read_model(
                 shape = model.get_parameter(place.parameter).shape
                 present = loaded[place.parameter] = torch.empty(shape, dtype=dtype, device=device)
             present[place.index].copy_(tensor)
+        elif place.read is not None:
+            found = place.read(tensor)
+            loaded[place.parameter] = found.to(device=device, dtype=dtype if found.is_floating_point() else None)
         elif present is None:
             loaded[place.parameter] = tensor.to(device=device, dtype=dtype)
         elif not torch.equal(present, tensor.to(device=device, dtype=dtype)):
@@ -107,7 +119,8 @@ def read_model(
             )
     for name, tensor in loaded.items():
         owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor))
+        module = model.get_submodule(owner)
+        setattr(module, leaf, tensor if leaf in module._buffers else nn.Parameter(tensor))
     return model
 
 
@@ -126,7 +139,7 @@ def save_decoder(
     tensor that alone exceeds it gets a shard to itself); `config.json`; and `generation_config.json`, whose other
     keys are kept if it exists. `dtype` None keeps the embedding's. The directory appears whole: what it held before
     stays until then, and files that are not the model's, such as the tokenizer's, stay for good. An adapter is written
-    as merged into the weights.
+    as merged into the weights, quantised layers in the compressed-tensors layout.
     """
     dtype = dtype or model.model.embed_tokens.weight.dtype
     write_model(model, directory, model.config.to_hf(), model.config.token_ids_to_hf(), max_shard_bytes, dtype)
@@ -144,9 +157,10 @@ def write_model(
     directory = Path(directory).resolve()
     if directory.exists() and not directory.is_dir():
         raise CheckpointError(f"{directory}: is a file, not a directory")
-    tensors = dict(_stored_views(model))
-    itemsize = torch.empty((), dtype=dtype).element_size()
-    sizes = {name: tensor.numel() * itemsize for name, tensor in tensors.items()}
+    quantized = dict(written_tensors(model))
+    tensors = {**dict(_stored_views(model)), **quantized}
+    dtypes = {name: quantized[name].dtype if name in quantized else dtype for name in tensors}
+    sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in tensors.items()}
     shards = _plan_shards(sizes, max_shard_bytes)
     with atomic_directory(directory) as temporary:
         if directory.is_dir():
@@ -155,14 +169,17 @@ def write_model(
         for number, names in enumerate(shards, start=1):
             file = _WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             weight_map.update(dict.fromkeys(names, file))
-            contents = {name: tensors[name].detach().to("cpu", dtype).contiguous() for name in names}
+            contents = {name: tensors[name].detach().to("cpu", dtypes[name]).contiguous() for name in names}
             save_file(contents, temporary / file, metadata={"format": "pt"})
         if len(shards) > 1:
             parameters = sum(parameter.numel() for parameter in model.parameters())
-            total = {"total_parameters": parameters, "total_size": sum(sizes.values())}
+            total = {"total_parameters": parameters + num_quantized_weights(model), "total_size": sum(sizes.values())}
             _write_json(temporary / _INDEX, {"metadata": total, "weight_map": dict(sorted(weight_map.items()))})
         name = str(dtype).removeprefix("torch.")
-        _write_json(temporary / _CONFIG, {**config, "dtype": name, "torch_dtype": name})
+        written = {**config, "dtype": name, "torch_dtype": name}
+        if quantized:
+            written["quantization_config"] = write_quantization(model)
+        _write_json(temporary / _CONFIG, written)
         if generation_config:
             generation = temporary / _GENERATION_CONFIG
             kept = _read_json(generation) if generation.exists() else {}
@@ -180,7 +197,8 @@ def _inspect(
     stored = {name: tensor for name, tensor in _stored_tensors(directory) if not name.endswith("rotary_emb.inv_freq")}
     with torch.device("meta"):
         model = build(config)
-    places = _places(model)
+    quantized = _quantized_places(directory, model, stored)
+    places = {**_places(model), **quantized}
     if config.tie_word_embeddings and _OUTPUT in stored and hasattr(model, "lm_head"):
         places[_OUTPUT] = places[_EMBEDDING]
         if _EMBEDDING not in stored:
@@ -197,8 +215,12 @@ def _inspect(
             ),
         ),
         *_listing(
-            f"of a type other than {', '.join(_DTYPES)}",
-            (f"{name} ({tensor.dtype})" for name, tensor in stored.items() if tensor.dtype not in _DTYPES),
+            "of the wrong type",
+            (
+                f"{name} (is {tensor.dtype}, not {' or '.join(places[name].dtypes)})"
+                for name, tensor in stored.items()
+                if name in places and tensor.dtype not in places[name].dtypes
+            ),
         ),
     ]
     if problems:
@@ -219,6 +241,28 @@ def _places(model: nn.Module) -> dict[str, _Place]:
             continue
         for stored_name, index in _expert_slices(owner, leaf, parameter):
             places[stored_name] = _Place(name, tuple(parameter[index].shape), index)
+    return places
+
+
+def _quantized_places(directory: Path, model: nn.Module, stored: dict[str, _Stored]) -> dict[str, _Place]:
+    """Where the tensors of quantised layers belong, which `model` now has; those without a use leave `stored`."""
+    try:
+        quantization = read_quantization(_read_json(directory / _CONFIG))
+        schemes = {} if quantization is None else place_quantized_layers(model, quantization)
+    except CheckpointError as error:
+        raise CheckpointError(f"{directory}: {error}") from error
+    places = {}
+    for name, scheme in schemes.items():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, QuantizedLinear)
+        for leaf, tensor in stored_tensors(layer, scheme).items():
+            places[f"{name}.{leaf}"] = _Place(
+                f"{name}.{tensor.buffer}", tensor.shape, dtypes=tensor.dtypes, read=tensor.read
+            )
+    for name in list(stored):
+        owner, _, leaf = name.rpartition(".")
+        if owner in schemes and is_unused(leaf):
+            del stored[name]
     return places
 
 

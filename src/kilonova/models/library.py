@@ -7,17 +7,21 @@ import shutil
 from pathlib import Path
 
 from kilonova.core.errors import ConfigError, ModelNotFound
-from kilonova.core.files import atomic_directory
-from kilonova.models.registry import METADATA_FILE, ModelEntry, check_name, models_home
+from kilonova.core.files import atomic_directory, write_atomic
+from kilonova.models.companions import check_new
+from kilonova.models.registry import METADATA_FILE, ModelEntry, Registry, check_name, is_adapter, models_home
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "NOTICE*", METADATA_FILE)
 
 
-def import_model(name: str, source: str | Path, *, link: bool = False, home: Path | None = None) -> ModelEntry:
-    """Make the Hugging Face directory `source` known as `name` in every later run.
+def import_model(
+    name: str, source: str | Path, *, link: bool = False, base: str = "", home: Path | None = None
+) -> ModelEntry:
+    """Make the Hugging Face or PEFT directory `source` known as `name` in every later run.
 
     Its files are copied, or with `link` referred to where they are. The checkpoint is checked first, down to names
-    and shapes of its tensors; a name already imported is a `ConfigError`.
+    and shapes of its tensors; a name already imported is a `ConfigError`. `base` is the name of the model that an
+    adapter belongs to, where `source` does not tell.
     """
     from kilonova.models.checkpoint import verify_checkpoint
 
@@ -25,21 +29,20 @@ def import_model(name: str, source: str | Path, *, link: bool = False, home: Pat
     destination = (home or models_home()) / check_name(name)
     if destination.exists() or destination.is_symlink():
         raise ConfigError(f"model {name!r} is already imported at {destination}; remove it first")
+    if is_adapter(source):
+        return _import_adapter(name, source, destination, link, base)
+    if base:
+        raise ConfigError(f"{source} is a whole model, which has no base")
     verify_checkpoint(source)
     ModelEntry.from_directory(source, name=name)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    if link:
-        os.symlink(source, destination, target_is_directory=True)
-    else:
-        _copy_model(source, destination)
+    _place(source, destination, link)
     return ModelEntry.from_directory(destination, name=name)
 
 
 def export_model(entry: ModelEntry, destination: str | Path) -> None:
     """Write `entry` as a Hugging Face directory to `destination`, which must not exist or be empty."""
     destination = Path(destination).expanduser().resolve()
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ConfigError(f"{destination}: already exists and is not an empty directory")
+    check_new(destination)
     _copy_model(entry.directory, destination)
 
 
@@ -52,6 +55,33 @@ def remove_model(name: str, *, home: Path | None = None) -> None:
         shutil.rmtree(path)
     else:
         raise ModelNotFound(f"no imported model {name!r} in {path.parent}")
+
+
+def _import_adapter(name: str, source: Path, destination: Path, link: bool, base: str) -> ModelEntry:
+    from kilonova.models.adapter import check_adapter
+
+    registry = Registry(home=destination.parent)
+    if name in {known for entry in registry.entries() for known in (entry.name, *entry.aliases)}:
+        raise ConfigError(f"a model is named {name!r} already; choose another name for the adapter")
+    entry = registry.adapter_entry(source, name, base)
+    check_adapter(source, registry.get(entry.base).directory)
+    if base and link and registry.adapter_entry(source, name).base != entry.base:
+        raise ConfigError(f"{source} stays as it is and does not name the base {base!r}; import a copy")
+    _place(source, destination, link)
+    if base and not link:
+        path = destination / METADATA_FILE
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else [f'name = "{name}"']
+        lines = [f'base = "{base}"', *(line for line in lines if not line.startswith("base"))]
+        write_atomic(path, "\n".join(lines) + "\n")
+    return registry.adapter_entry(destination, name, base)
+
+
+def _place(source: Path, destination: Path, link: bool) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if link:
+        os.symlink(source, destination, target_is_directory=True)
+    else:
+        _copy_model(source, destination)
 
 
 def _copy_model(source: Path, destination: Path) -> None:

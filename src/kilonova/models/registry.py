@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -18,6 +19,7 @@ from kilonova.core.errors import CheckpointError, ConfigError, KilonovaError, Mo
 from kilonova.core.types import Modality
 
 METADATA_FILE = "kilonova.toml"
+ADAPTER_FILE = "adapter_config.json"
 _SHIPPED = Path(__file__).parents[1] / "weights"
 _BEDROCK_ID = re.compile(r"[a-z0-9-]+\.[a-z0-9.:-]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -27,10 +29,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 class ModelMetadata:
     """What `kilonova.toml` in a model directory may say; what it leaves out follows from `config.json`.
 
-    Lengths are in tokens. `created` is the day of the weights.
+    Lengths are in tokens. `created` is the day of the weights. `base` is for adapters alone: the name of the model that
+    one belongs to, where its `adapter_config.json` does not tell.
     """
 
     name: str
+    base: str | None = None
     aliases: tuple[str, ...] = ()
     display_name: str | None = None
     provider: str = "custom"
@@ -46,7 +50,8 @@ class ModelMetadata:
 class ModelEntry:
     """A model that can be served: its names, its directory, and what protocols tell about it.
 
-    `context_length` bounds prompt and output together, `max_output_tokens` the output; both are in tokens.
+    `context_length` bounds prompt and output together, `max_output_tokens` the output; both are in tokens. `base` is
+    set for an adapter, which is a PEFT directory: the name of the model it is served with.
     """
 
     name: str
@@ -60,6 +65,12 @@ class ModelEntry:
     context_length: int
     max_output_tokens: int
     created: datetime
+    base: str = ""
+
+    @property
+    def adapter(self) -> str:
+        """The name under which the engine of its base knows it; empty for a whole model."""
+        return self.name if self.base else ""
 
     @property
     def bedrock_id(self) -> str:
@@ -74,6 +85,11 @@ class ModelEntry:
         the directory's name serves. Raises CheckpointError or ConfigError with the path at fault.
         """
         directory = Path(directory).resolve()
+        if is_adapter(directory):
+            raise CheckpointError(
+                f"{directory} is an adapter: `kilonova serve --adapter` serves it beside its base, and "
+                "`kilonova models merge` makes a model of both"
+            )
         metadata = _read_metadata(directory, name)
         context_length = _context_length(directory)
         if metadata.context_length is not None:
@@ -89,10 +105,6 @@ class ModelEntry:
                 f"{directory / METADATA_FILE}: max_output_tokens: {max_output_tokens} is not between 1 and "
                 f"the context length, {context_length}"
             )
-        if metadata.created is not None:
-            created = datetime(metadata.created.year, metadata.created.month, metadata.created.day, tzinfo=UTC)
-        else:
-            created = datetime.fromtimestamp(int((directory / "config.json").stat().st_mtime), tz=UTC)
         return cls(
             name=metadata.name,
             directory=directory,
@@ -104,27 +116,35 @@ class ModelEntry:
             output_modalities=metadata.output_modalities,
             context_length=context_length,
             max_output_tokens=max_output_tokens,
-            created=created,
+            created=_created(metadata, directory / "config.json"),
         )
 
 
 class Registry:
-    """Models by exact name or alias: the shipped ones, the imported ones, then `named_directories`.
+    """Models by exact name or alias: the shipped ones, the imported ones, then `named_directories`; then adapters.
 
     A later entry takes over the names it claims: it replaces an earlier entry of its own name and inherits that
-    entry's aliases, and it takes single aliases away from others. `unusable` tells, by name, why an imported model
-    cannot be used; asking for one raises ModelNotFound with the reason. A shipped or named directory that cannot be
-    used raises CheckpointError or ConfigError at once.
+    entry's aliases, and it takes single aliases away from others. Adapters are the imported ones, then those of
+    `adapters`: the name of the base, which may be empty where the directory tells it, and the directory. `unusable`
+    tells, by name, why an imported model cannot be used; asking for one raises ModelNotFound with the reason. A shipped
+    or named directory that cannot be used raises CheckpointError, ConfigError or ModelNotFound at once.
     """
 
     def __init__(
-        self, named_directories: Mapping[str, str | Path] | None = None, *, home: str | Path | None = None
+        self,
+        named_directories: Mapping[str, str | Path] | None = None,
+        adapters: Mapping[str, tuple[str, Path]] | None = None,
+        *,
+        home: str | Path | None = None,
     ) -> None:
         self.unusable: dict[str, str] = {}
         self._entries: dict[str, ModelEntry] = {}
         for file in sorted(_SHIPPED.glob(f"*/{METADATA_FILE}")):
             self._add(ModelEntry.from_directory(file.parent))
-        for directory in _imported(models_home() if home is None else Path(home)):
+        imported = _imported(models_home() if home is None else Path(home))
+        for directory in imported:
+            if is_adapter(directory):
+                continue
             try:
                 self._add(ModelEntry.from_directory(directory, name=directory.name))
             except KilonovaError as error:
@@ -132,6 +152,13 @@ class Registry:
         for name, path in (named_directories or {}).items():
             self._add(ModelEntry.from_directory(Path(path).expanduser(), name=name))
         self._by_name = {name: entry for entry in self._entries.values() for name in (entry.name, *entry.aliases)}
+        for directory in filter(is_adapter, imported):
+            try:
+                self._add_adapter(self.adapter_entry(directory, directory.name))
+            except KilonovaError as error:
+                self.unusable[directory.name] = str(error)
+        for name, (base, path) in (adapters or {}).items():
+            self._add_adapter(self.adapter_entry(Path(path).expanduser(), name, base))
 
     def _add(self, entry: ModelEntry) -> None:
         replaced = self._entries.pop(entry.name, None)
@@ -144,6 +171,51 @@ class Registry:
             kept = tuple(alias for alias in other.aliases if alias not in claimed)
             self._entries[other.name] = replace(other, aliases=kept)
         self._entries[entry.name] = entry
+
+    def _add_adapter(self, entry: ModelEntry) -> None:
+        known = self._by_name.get(entry.name)
+        if known is not None and not known.base:
+            raise ConfigError(f"adapter {entry.name!r}: a model has this name already; choose another")
+        self.unusable.pop(entry.name, None)
+        self._entries[entry.name] = self._by_name[entry.name] = entry
+
+    def adapter_entry(self, directory: str | Path, name: str, base: str = "") -> ModelEntry:
+        """Describe a PEFT directory of a model in this registry, the one named `base` or else the one it names itself.
+
+        Raises CheckpointError, ConfigError, or ModelNotFound for the base.
+        """
+        directory = Path(directory).resolve()
+        metadata = _read_metadata(directory, name)
+        config = _read_json(directory / ADAPTER_FILE)
+        if base or metadata.base:
+            model = self.get(base or metadata.base or "")
+        else:
+            model = self._stated_base(directory, config.get("base_model_name_or_path"))
+        if model.base:
+            raise ConfigError(f"{directory}: its base {model.name!r} is an adapter itself, of {model.base!r}")
+        return replace(
+            model,
+            name=name,
+            directory=directory,
+            aliases=(),
+            display_name=metadata.display_name or name,
+            provider=metadata.provider,
+            description=metadata.description,
+            created=_created(metadata, directory / ADAPTER_FILE),
+            base=model.name,
+        )
+
+    def _stated_base(self, directory: Path, stated: object) -> ModelEntry:
+        if isinstance(stated, str) and stated:
+            if stated in self._by_name:
+                return self._by_name[stated]
+            path = Path(stated).expanduser().resolve()
+            for entry in self._entries.values():
+                if entry.directory == path:
+                    return entry
+        raise ConfigError(
+            f"{directory / ADAPTER_FILE}: base_model_name_or_path: {stated!r} is no model here; say which is its base"
+        )
 
     def entries(self) -> tuple[ModelEntry, ...]:
         """Every model once, in the order they were added."""
@@ -176,6 +248,17 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_adapter(directory: Path) -> bool:
+    """Whether a directory holds an adapter and no whole model."""
+    return (directory / ADAPTER_FILE).is_file() and not (directory / "config.json").is_file()
+
+
+def _created(metadata: ModelMetadata, file: Path) -> datetime:
+    if metadata.created is not None:
+        return datetime(metadata.created.year, metadata.created.month, metadata.created.day, tzinfo=UTC)
+    return datetime.fromtimestamp(int(file.stat().st_mtime), tz=UTC)
+
+
 def _imported(home: Path) -> list[Path]:
     if not home.is_dir():
         return []
@@ -200,13 +283,18 @@ def _read_metadata(directory: Path, name: str | None) -> ModelMetadata:
 
 def _context_length(directory: Path) -> int:
     path = directory / "config.json"
+    length = _read_json(path).get("max_position_embeddings")
+    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        raise ConfigError(f"{path}: max_position_embeddings: a positive integer is needed, not {length!r}")
+    return length
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; empty where the file holds something else."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: the file is missing") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
-    length = config.get("max_position_embeddings") if isinstance(config, dict) else None
-    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-        raise ConfigError(f"{path}: max_position_embeddings: a positive integer is needed, not {length!r}")
-    return length
+    return config if isinstance(config, dict) else {}

@@ -17,6 +17,7 @@ from kilonova.models.adapter import attach_adapter
 from kilonova.models.checkpoint import load_decoder
 from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
+from kilonova.nn.quantized import num_quantized_weights
 from kilonova.recipes import find_recipe
 from kilonova.text.bpe import END_OF_TEXT
 from kilonova.text.tokenizer import Tokenizer
@@ -119,6 +120,8 @@ def starting_decoder(context: RunContext) -> Decoder:
     section, tokenizer = context.recipe.model, context.tokenizer
     if section.init_from is not None:
         decoder = load_decoder(section.init_from, dtype=torch.float32)
+        if num_quantized_weights(decoder):
+            raise ConfigError(f"model.init_from: {section.init_from} is quantised; train what it was made from")
     else:
         shape = dict(section.config or {})
         shape.setdefault("vocab_size", tokenizer.vocab_size)

@@ -125,7 +125,6 @@ class HfFields:
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
-    quantization_config: dict[str, Any] | None = None
 
 
 def read_fields(mapping: Mapping[str, Any], layout: Layout) -> HfFields:
@@ -140,8 +139,6 @@ def read_fields(mapping: Mapping[str, Any], layout: Layout) -> HfFields:
         raise ConfigError("mlp_bias: true is not supported; allowed: false")
     if fields.partial_rotary_factor not in (None, 1.0):
         raise ConfigError(f"partial_rotary_factor: {fields.partial_rotary_factor} is not supported; allowed: 1.0")
-    if fields.quantization_config is not None:
-        raise ConfigError("quantization_config: quantised weights are not supported; use the unquantised checkpoint")
     return fields
 
 

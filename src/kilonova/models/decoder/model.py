@@ -10,6 +10,7 @@ from kilonova.nn.attention import Attend, Attention, PackedCausalAttention
 from kilonova.nn.mlp import GatedMLP
 from kilonova.nn.moe import SparseMoE
 from kilonova.nn.norm import RMSNorm
+from kilonova.nn.quantized import num_quantized_weights
 from kilonova.nn.rotary import RotaryEmbedding
 
 
@@ -128,8 +129,8 @@ class Decoder(nn.Module):
             parameter.normal_(0.0, scale, generator=generator)
 
     def num_parameters(self) -> int:
-        """Parameters, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Parameters and quantised weights, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.parameters()) + num_quantized_weights(self)
 
     def flops_per_token(self, sequence_length: int) -> float:
         """Training FLOPs of one token at full causal attention: 6 per active matrix weight, plus attention.
