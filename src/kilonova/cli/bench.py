@@ -1,46 +1,22 @@
-"""`kilonova bench`: run the benchmark scripts of a checkout."""
+"""`kilonova bench`: measure a served model, or run the benchmark scripts of a checkout."""
 
 from __future__ import annotations
 
-import ast
-import subprocess
-import sys
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from kilonova.core.errors import ConfigError, nearest
+from kilonova.cli.bench_script import script
+from kilonova.cli.bench_serve import serve
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
-app = typer.Typer()
+app = typer.Typer(no_args_is_help=True)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def bench(
-    context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="The benchmark to run; leave it out to list them.")] = None,
-) -> None:
-    """Run one of the scripts behind the numbers in the documentation, or list them.
+@app.callback()
+def bench() -> None:
+    """Measure latency, throughput and cost of a served model, here or anywhere, or rerun the project's benchmarks.
 
-    What follows the name goes to the script. They live in a checkout's benchmarks folder, not in an installed package.
-
-    Example: kilonova bench start --json
+    Example: kilonova bench serve --model micro --concurrency 1,4 --output bench/
     """
-    scripts = {path.stem: path for path in sorted(BENCHMARKS.glob("*.py"))}
-    if not scripts:
-        raise ConfigError("there are no benchmarks here: run this from an editable install of a checkout")
-    if name is None:
-        from rich.console import Console
-        from rich.table import Table
 
-        table = Table("benchmark", "measures")
-        for stem, path in scripts.items():
-            description = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            table.add_row(stem, description.partition("\n")[0])
-        Console().print(table)
-        return
-    if name not in scripts:
-        raise ConfigError(f"no benchmark {name!r}: {nearest(name, scripts)}")
-    raise typer.Exit(subprocess.run([sys.executable, str(scripts[name]), *context.args], check=False).returncode)
+
+app.command()(serve)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(script)

@@ -6,12 +6,12 @@ import json
 import tempfile
 from dataclasses import asdict, replace
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from kilonova.cli.extras import require_packages
 from kilonova.core.errors import ConfigError
 from kilonova.core.files import write_atomic
 
@@ -162,7 +162,7 @@ def clean(
 
     Example: kilonova data clean books.jsonl.zst web.jsonl --against eval/mmlu.jsonl --language en --output clean/
     """
-    _require_extra()
+    require_packages(EXTRA_PACKAGES, "data")
 
     from kilonova.core.config import load_config
     from kilonova.data.clean import CleanConfig
@@ -207,7 +207,7 @@ def stats(
 
     Example: kilonova data stats books.jsonl.zst web.jsonl --tokenizer runs/micro/tokenizer --output statistics/
     """
-    _require_extra()
+    require_packages(EXTRA_PACKAGES, "data")
     if recipe is not None:
         statistics, title = _recipe_statistics(recipe, arguments or []), recipe
     else:
@@ -276,12 +276,6 @@ def _file_statistics(files: list[Path], template: str, tokenizer_directory: Path
     with tempfile.TemporaryDirectory() as cache:
         tokenized = [tokenize_source(source, "/", tokenizer, "", cache) for source in sources]
         return measure(sources, "/", tokenized)
-
-
-def _require_extra() -> None:
-    missing = [name for name in EXTRA_PACKAGES if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"{' and '.join(missing)} must be installed first: pip install 'kilonova[data]'")
 
 
 @app.command()

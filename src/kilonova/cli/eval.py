@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kilonova.core.errors import ConfigError
+from kilonova.cli.extras import require_packages
 from kilonova.core.files import write_atomic
 
 app = typer.Typer()
@@ -33,9 +32,7 @@ def eval_(
 
     Example: kilonova eval micro --data datasets/ --task translation
     """
-    missing = [name for name in EXTRA_PACKAGES if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"{' and '.join(missing)} must be installed first: pip install 'kilonova[eval]'")
+    require_packages(EXTRA_PACKAGES, "eval")
 
     from kilonova.cli.models import find_directory
     from kilonova.evals.run import evaluate
