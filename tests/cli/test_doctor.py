@@ -66,6 +66,19 @@ def test_a_damaged_model_is_found(tiny_micro_directory: Path, home: Path) -> Non
     assert exit_code == 1
 
 
+@pytest.mark.parametrize(("base", "expected"), [("tiny", "ok"), ("nothing", "warning")])
+def test_an_adapter_is_compared_with_its_base(tiny_micro_directory: Path, home: Path, base: str, expected: str) -> None:
+    from kilonova.models.adapter import AdapterConfig, attach_adapter, save_adapter
+    from kilonova.models.checkpoint import load_decoder
+
+    shutil.copytree(tiny_micro_directory, home / "models" / "tiny")
+    decoder = load_decoder(tiny_micro_directory)
+    attach_adapter(decoder, AdapterConfig(rank=2))
+    save_adapter(decoder, home / "models" / "polite", base=base)
+
+    assert status_of(diagnose()[1], "weights of polite") == expected
+
+
 def test_a_port_in_use_is_a_warning() -> None:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -122,3 +122,25 @@ def test_an_adapter_is_not_taken_for_a_model(tmp_path: Path) -> None:
 
     assert isinstance(result.exception, InvalidRequest)
     assert "kilonova models merge" in str(result.exception)
+
+
+def test_an_adapter_is_imported_and_listed_beside_its_base(tiny_micro_directory: Path, tmp_path: Path) -> None:
+    from kilonova.models.adapter import AdapterConfig, attach_adapter, save_adapter
+    from kilonova.models.checkpoint import load_decoder
+
+    decoder = load_decoder(tiny_micro_directory)
+    attach_adapter(decoder, AdapterConfig(rank=2))
+    save_adapter(decoder, tmp_path / "polite", base="elsewhere")
+    invoke("import", str(tiny_micro_directory), "--name", "tiny", "--link")
+
+    assert "say which is its base" in str(invoke("import", str(tmp_path / "polite")).exception)
+    assert invoke("import", str(tmp_path / "polite"), "--base", "tiny").exit_code == 0
+    row = listed()["polite"]
+    assert (row["base"], listed()["tiny"]["base"]) == ("tiny", None)
+    assert 0 < row["bytes"] < listed()["tiny"]["bytes"]
+    assert "adapter of tiny" in invoke("list").stdout
+    result = invoke("export", "polite", str(tmp_path / "out"))
+    assert isinstance(result.exception, InvalidRequest)
+    assert f"kilonova models merge tiny {row['directory']}" in str(result.exception)
+    assert invoke("remove", "polite").exit_code == 0
+    assert "polite" not in listed()

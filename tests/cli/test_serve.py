@@ -103,6 +103,27 @@ def test_wrong_model_arguments_are_refused(model: str, tmp_path: Path) -> None:
     assert isinstance(result.exception, KilonovaError)
 
 
+@pytest.mark.parametrize(
+    ("adapters", "message"),
+    [
+        (["polite"], "NAME=BASE:DIR is expected"),
+        (["polite=micro"], "NAME=BASE:DIR is expected"),
+        (["polite=micro:"], "NAME=BASE:DIR is expected"),
+        (["polite=micro:a", "polite=micro:b"], "given twice"),
+        (["polite=nothing:{}"], "no model 'nothing'"),
+        (["polite=amazon.nova-micro-v1:0:/nowhere"], "/nowhere/adapter_config.json: the file is missing"),
+        (["micro=micro:{}"], "a model has this name already"),
+    ],
+)
+def test_wrong_adapter_arguments_are_refused(adapters: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    options = [part for adapter in adapters for part in ("--adapter", adapter.format(tmp_path))]
+    result = CliRunner().invoke(app, ["--port", str(free_port()), "--data", str(tmp_path), *options])
+
+    assert isinstance(result.exception, KilonovaError)
+    assert message in str(result.exception)
+
+
 def test_a_port_in_use_is_named(tiny_micro_directory: Path, tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from kilonova.engine.kv_cache import KVCache
 from kilonova.engine.runner import ModelRunner, StepTokens
 from kilonova.models.checkpoint import load_decoder, save_decoder
 
@@ -43,7 +44,7 @@ def test_joined_weights_stay_the_models_own(decoder, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(load_decoder(tmp_path / "model")(ids), before)
     q_proj = decoder.model.layers[0].self_attn.q_proj.weight
-    assert q_proj.data_ptr() == runner._layers[0].qkv_weight.data_ptr()
+    assert q_proj.data_ptr() == runner._layers[0].qkv._matrix(torch.float32).data_ptr()
 
 
 def test_rotary_positions_grow_on_demand(make_decoder):
@@ -51,7 +52,7 @@ def test_rotary_positions_grow_on_demand(make_decoder):
     ids = random_ids(model.config.vocab_size, 1100)
     with torch.no_grad():
         expected = model(torch.tensor([ids]))[0, -1]
-    runner = ModelRunner(model)
+    runner = ModelRunner(model, KVCache(model.config, torch.float32, "cpu", max_context=1100))
     for start in range(0, 1100, 500):
         hidden = runner.step([StepTokens(0, start, ids[start : start + 500])])
     torch.testing.assert_close(runner.logits(hidden[-1:])[0], expected, rtol=1e-3, atol=1e-3)

@@ -12,6 +12,7 @@ import pytest
 PROGRAM = """
 import sys
 from pathlib import Path
+from kilonova.engine.config import EngineConfig
 from kilonova.serve.run import serve
 
 directory, data, port = sys.argv[1:]
@@ -21,7 +22,7 @@ serve(
     models={"tiny": Path(directory)},
     data_dir=Path(data),
     on_ready=lambda url: print(url, "torchvision" in sys.modules, "transformers" in sys.modules, flush=True),
-    max_context=64,
+    engine=EngineConfig(max_context=64),
 )
 """
 

@@ -19,6 +19,7 @@ from kilonova.core.types import (
 )
 
 if TYPE_CHECKING:
+    from kilonova.engine.config import EngineConfig
     from kilonova.engine.engine import Engine
 
 app = typer.Typer()
@@ -48,7 +49,7 @@ class Conversation:
         from kilonova.cli.models import find_directory
         from kilonova.engine.engine import Engine
 
-        engine = Engine.from_directory(find_directory(model), max_num_seqs=1)
+        engine = Engine.from_directory(find_directory(model), EngineConfig(max_num_seqs=1))
         self.close()
         self._engine, self._model = engine, model
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,6 +69,7 @@ def run_checks(data_directory: Path | None) -> Iterator[Check]:
         ("torch", _torch),
         ("threads", _threads),
         ("processor", _processor),
+        ("native kernels", _native_kernels),
         ("memory", _memory),
         ("cuda", _cuda),
         ("device", _device),
@@ -117,6 +119,20 @@ def _processor() -> tuple[Status, str]:
         "fast bfloat16": has_fast_bfloat16(torch.device("cpu")),
     }
     return "ok", ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in supported.items())
+
+
+def _native_kernels() -> tuple[Status, str]:
+    from kilonova.engine.native.library import instruction_sets, load
+
+    if load() is None:
+        return (
+            "warning",
+            "not built, so PyTorch generates, more slowly; install a C++20 compiler, then this package again",
+        )
+    sets = instruction_sets()
+    if not sets:
+        return "warning", "this processor lacks AVX2, so PyTorch generates, more slowly"
+    return "ok", f"{sets[0]} in use" + (f"; also {', '.join(sets[1:])}" if sets[1:] else "")
 
 
 def _memory() -> tuple[Status, str]:
@@ -177,6 +193,9 @@ def _weights(imported: Path) -> Iterator[Check]:
     for name, reason in registry.unusable.items():
         yield Check(f"weights of {name}", "warning", reason)
     for entry in entries:
+        if entry.base:
+            yield _run(f"weights of {entry.name}", partial(_fits, entry.directory, registry.get(entry.base).directory))
+            continue
 
         def load(directory: Path = entry.directory) -> tuple[Status, str]:
             size = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
@@ -184,3 +203,10 @@ def _weights(imported: Path) -> Iterator[Check]:
             return "ok", f"{parameters / 1e6:.1f} M parameters, {size / 2**20:.0f} MiB, loads"
 
         yield _run(f"weights of {entry.name}", load)
+
+
+def _fits(adapter: Path, base: Path) -> tuple[Status, str]:
+    from kilonova.models.adapter import check_adapter
+
+    check_adapter(adapter, base)
+    return "ok", "an adapter, fits its base"

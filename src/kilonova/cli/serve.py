@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import typer
@@ -29,10 +29,35 @@ def serve(
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAME=DIR", help="Serve this checkpoint too; repeat for more.")
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=BASE:DIR",
+            help="Serve this PEFT directory (LoRA) as NAME beside the model BASE; repeat for more.",
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Directory for imported models and what the server keeps.")] = None,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Requests that run together; more of them wait.")] = 32,
     max_context: Annotated[
         int | None, typer.Option(min=1, help="Longest conversation in tokens, where less than the model's own.")
+    ] = None,
+    kv_cache_bytes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most memory of each model's key-value cache; else a quarter of the machine's."),
+    ] = None,
+    max_loras: Annotated[
+        int, typer.Option(min=1, help="Adapters of each model that are held in memory; others are loaded in turn.")
+    ] = 16,
+    max_lora_rank: Annotated[int, typer.Option(min=1, help="Highest rank of an adapter.")] = 64,
+    quantization: Annotated[
+        Literal["int8", "int4"] | None, typer.Option(help="Round the weights to eight or four bits while loading.")
+    ] = None,
+    speculate: Annotated[
+        bool, typer.Option(help="Check guesses of the next words where that pays; the text stays the same.")
+    ] = True,
+    draft: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="Let this smaller model guess for the model NAME; repeat for more."),
     ] = None,
     open_to_network: Annotated[
         bool, typer.Option("--open", help="Allow an address that other machines can reach; anyone there can use it.")
@@ -41,19 +66,23 @@ def serve(
     """Serve models to boto3, the AWS command line, openai and anything else that speaks these protocols.
 
     Example: kilonova serve --port 8080 --model mine=runs/mine/model
+
+    Adapters are models to every client: kilonova serve --adapter polite=micro:runs/polite/model
     """
-    models = _parse_models(model or [])
+    models = _parse_directories("--model", model or [])
+    adapters = _parse_adapters(adapter or [])
     if not is_loopback(host) and not open_to_network:
         raise ConfigError(
             f"--host {host}: other machines can reach this address, and no key is asked for, so anyone there could use "
             "the server; add --open if that is what you want"
         )
 
+    from kilonova.engine.config import EngineConfig
     from kilonova.models.registry import Registry, models_home
 
     data = data or models_home().parent
     # Read here as well, so that a mistyped model is known before anything heavy is loaded.
-    registry = Registry(models, home=data / "models")
+    registry = Registry(models, adapters, home=data / "models")
     names = list(dict.fromkeys((*models, *(entry.name for entry in registry.entries()))))
     if not names:
         raise ConfigError("there is no model to serve; name a checkpoint with --model NAME=DIR")
@@ -69,8 +98,17 @@ def serve(
             models=models,
             data_dir=data,
             on_ready=lambda url: print_banner(host, urlsplit(url).port or port, names, bedrock_id),
-            max_num_seqs=max_num_seqs,
-            max_context=max_context,
+            adapters=adapters,
+            drafts=_parse_directories("--draft", draft or []),
+            engine=EngineConfig(
+                max_num_seqs=max_num_seqs,
+                max_context=max_context,
+                kv_cache_bytes=kv_cache_bytes,
+                max_loras=max_loras,
+                max_lora_rank=max_lora_rank,
+                quantization=quantization,
+                speculate=speculate,
+            ),
         )
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
@@ -135,13 +173,28 @@ def _python() -> str:
         return str(executable)
 
 
-def _parse_models(items: Sequence[str]) -> dict[str, Path]:
-    models: dict[str, Path] = {}
+def _parse_directories(option: str, items: Sequence[str]) -> dict[str, Path]:
+    return {name: Path(directory) for name, directory in _parse_names(option, "NAME=DIR", items).items()}
+
+
+def _parse_adapters(items: Sequence[str]) -> dict[str, tuple[str, Path]]:
+    """Names to base and directory; a base, such as a Bedrock model id, may hold colons."""
+    adapters: dict[str, tuple[str, Path]] = {}
+    for name, value in _parse_names("--adapter", "NAME=BASE:DIR", items).items():
+        base, _, directory = value.rpartition(":")
+        if not base or not directory:
+            raise ConfigError(f"--adapter {name}={value}: NAME=BASE:DIR is expected, where BASE is a model's name")
+        adapters[name] = base, Path(directory)
+    return adapters
+
+
+def _parse_names(option: str, form: str, items: Sequence[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
     for item in items:
-        name, _, directory = item.partition("=")
-        if not name or not directory:
-            raise ConfigError(f"--model {item}: NAME=DIR is expected, as in --model mine=runs/mine/model")
-        if name in models:
-            raise ConfigError(f"--model {item}: the name {name!r} is given twice")
-        models[name] = Path(directory)
-    return models
+        name, _, value = item.partition("=")
+        if not name or not value:
+            raise ConfigError(f"{option} {item}: {form} is expected, as in --model mine=runs/mine/model")
+        if name in values:
+            raise ConfigError(f"{option} {item}: the name {name!r} is given twice")
+        values[name] = value
+    return values

@@ -12,6 +12,7 @@ from typing import Any, Literal
 Role = Literal["system", "user", "assistant"]
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 Modality = Literal["text", "image", "video", "document"]
+ServiceTier = Literal["priority", "default", "flex"]
 
 # The label of a position on which no loss is taken.
 IGNORE_INDEX = -100
@@ -56,7 +57,17 @@ class ToolResultBlock:
     is_error: bool = False
 
 
-ContentBlock = TextBlock | MediaBlock | ToolUseBlock | ToolResultBlock
+@dataclass(frozen=True, slots=True)
+class CachePointBlock:
+    """Everything before this point is to stay in the prefix cache until `ttl` seconds after its last use.
+
+    It says nothing to the model. Only whole blocks of the cache are kept.
+    """
+
+    ttl: int = 300
+
+
+ContentBlock = TextBlock | MediaBlock | ToolUseBlock | ToolResultBlock | CachePointBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,8 @@ class SamplingParams:
     the context holds. `logprobs` is the number of alternatives reported beside each chosen token (None: report
     nothing, 0: the chosen token alone). Log-probabilities are of the unfiltered distribution at temperature 1.
     The same `seed` draws the same numbers whatever else is in the batch; None takes a fresh one.
-    `prompt_logprobs` asks for the same report for every prompt token but the first.
+    `prompt_logprobs` asks for the same report for every prompt token but the first. With `ignore_eos` the model's own
+    end does not stop it, so that measurements have answers of equal length.
     """
 
     max_tokens: int | None = None
@@ -100,13 +112,16 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """What to generate: a conversation (`messages`), or a raw `prompt` of text or token ids, never both.
 
-    A conversation that ends with an assistant turn asks the model to continue that turn.
+    A conversation that ends with an assistant turn asks the model to continue that turn. Among waiting requests those
+    of a higher `service_tier` go first, and within a tier those of different `tenant`s take turns. Tenants share no
+    cached prefixes. `adapter` is the name of one that the engine knows; empty for the model alone.
     """
 
     model: str
@@ -114,6 +129,9 @@ class GenerationRequest:
     prompt: str | tuple[int, ...] | None = None
     tools: tuple[Tool, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    service_tier: ServiceTier = "default"
+    tenant: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +146,22 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens counted for one request."""
+    """Tokens counted for one request.
+
+    `input_tokens` is the whole prompt. Of these, `cache_read_input_tokens` were found in the prefix cache, with or
+    without a cache point, and `cache_write_input_tokens` were computed and kept for a `CachePointBlock`; the two never
+    overlap. Bedrock's `TokenUsage.inputTokens` leaves both out: it is `uncached_input_tokens`, so that the total is the
+    same either way. OpenAI's `prompt_tokens` is `input_tokens`, its `cached_tokens` is `cache_read_input_tokens`.
+    """
 
     input_tokens: int
     output_tokens: int
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+
+    @property
+    def uncached_input_tokens(self) -> int:
+        return self.input_tokens - self.cache_read_input_tokens - self.cache_write_input_tokens
 
     @property
     def total_tokens(self) -> int:

@@ -8,8 +8,8 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,22 +19,32 @@ from torch import Tensor
 from kilonova.core.device import choose_device, choose_dtype
 from kilonova.core.errors import (
     CheckpointError,
-    ConfigError,
     ContextLengthExceeded,
     EngineError,
     InvalidRequest,
     Overloaded,
 )
-from kilonova.core.types import Finished, GenerationRequest, PromptProcessed, StopReason, TokenLogprob, Usage
+from kilonova.core.types import GenerationRequest
+from kilonova.engine.adapters import AdapterPool, AdapterUse
+from kilonova.engine.block_pool import PoolStats
+from kilonova.engine.cache_points import find_cache_points
+from kilonova.engine.config import EngineConfig
+from kilonova.engine.draft_model import DraftModel
+from kilonova.engine.drawing import Drawn, draw
 from kilonova.engine.generation import Generation
-from kilonova.engine.output import OutputStream, to_token_logprob
+from kilonova.engine.kv_cache import KVCache
+from kilonova.engine.native.library import instruction_sets
+from kilonova.engine.output import OutputStream
+from kilonova.engine.request import Request
+from kilonova.engine.rounding import round_output_projection, round_weights
 from kilonova.engine.runner import ModelRunner, StepTokens
-from kilonova.engine.sampling import RawLogprob, logprobs, sample
-from kilonova.engine.scheduler import Chunk, Scheduler, Sequence
+from kilonova.engine.scheduler import PRIORITIES, Chunk, Scheduler
+from kilonova.engine.speculation import Speculator, StepCost
 from kilonova.engine.threads import StepThreads
 from kilonova.engine.validation import check_request
 from kilonova.models.checkpoint import load_decoder
 from kilonova.models.decoder.model import Decoder
+from kilonova.nn.quantized import num_quantized_weights
 from kilonova.text.tokenizer import Tokenizer
 
 __all__ = ["Engine", "EngineStats", "Generation"]
@@ -44,64 +54,80 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Requests that run and that wait for a place, and cache positions in use."""
+    """Requests that run and that wait for a place, and the key-value cache.
+
+    `kv_tokens` are the positions of running requests. Blocks are used by them, or kept as prefixes (cached; some of
+    them pinned), or free. `preemptions` counts requests that were set back since the engine started. `adapters` tells
+    how each is used; requests that wait for theirs count as waiting.
+    """
 
     running: int
     waiting: int
     kv_tokens: int
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class _Request(Sequence):
-    """A sequence with the limits and the output of its request. Times are `time.perf_counter()` seconds."""
-
-    output: OutputStream
-    generation: Generation = field(init=False)
-    max_tokens: int | None
-    arrived: float
-    first_token: float = 0.0
-    prompt_logprobs: list[RawLogprob] = field(default_factory=list)
-    is_over: bool = False
+    kv_blocks: PoolStats
+    preemptions: int
+    adapters: Mapping[str, AdapterUse]
 
 
 class Engine:
     """Serves one decoder: a thread steps all running requests together (continuous batching).
 
-    Up to `max_num_seqs` requests run, and up to `max_queue` more wait. `max_context` lowers the context below the
-    model's own. All methods may be called from any thread. The engine lives until `close()`, or the process's end.
-    Raises ConfigError for a limit below its least value, CheckpointError when model and tokenizer do not fit.
+    `config` sets limits and methods. `compute_dtype`, the weights' own unless given, is that of products and cache; it
+    may be float32 over weights in bfloat16. A `draft_model` guesses where the text gives nothing to guess from. The
+    model is taken over. All methods may be called from any thread. The engine lives until `close()`, or the process's
+    end. Raises ConfigError for a cache that is too small, CheckpointError when models and tokenizer do not fit.
     """
 
     def __init__(
         self,
         model: Decoder,
         tokenizer: Tokenizer,
+        config: EngineConfig | None = None,
         *,
-        max_num_seqs: int = 32,
-        max_context: int | None = None,
-        max_queue: int = 256,
+        compute_dtype: torch.dtype | None = None,
+        draft_model: Decoder | None = None,
     ) -> None:
-        for name, value, least in (
-            ("max_num_seqs", max_num_seqs, 1),
-            ("max_context", max_context, 1),
-            ("max_queue", max_queue, 0),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"{name}: must be at least {least}; it is {value}")
+        config = config or EngineConfig()
         if tokenizer.vocab_size > model.config.vocab_size:
             raise CheckpointError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}"
             )
-        context = model.config.max_position_embeddings
+        context = min(model.config.max_position_embeddings, config.max_context or model.config.max_position_embeddings)
+        weight = model.model.embed_tokens.weight
+        if config.quantization is not None:
+            round_weights(model, config.quantization)
+        elif num_quantized_weights(model):
+            # Beside layers of 8 or 4 bits it would be most of what a step reads.
+            round_output_projection(model)
+        cache = KVCache(
+            model.config,
+            compute_dtype or weight.dtype,
+            weight.device,
+            max_num_seqs=config.max_num_seqs,
+            max_context=context,
+            num_bytes=config.kv_cache_bytes,
+        )
+        if cache.max_length < context:
+            logger.warning("the key-value cache holds %d tokens, less than a context of %d", cache.max_length, context)
         self.tokenizer = tokenizer
-        self.context_length = context if max_context is None else min(context, max_context)
+        self.context_length = cache.max_length
         self._vocab_size = model.config.vocab_size
-        self._max_requests = max_num_seqs + max_queue
-        self._runner = ModelRunner(model)
+        self._max_requests = config.max_num_seqs + config.max_queue
+        self._runner = ModelRunner(model, cache)
         self._threads = StepThreads(self._dry_step, self._runner.device)
-        self._scheduler: Scheduler[_Request] = Scheduler(max_num_seqs)
+        self._speculator: Speculator | None = None
+        if config.speculate:
+            draft = None
+            if draft_model is not None:
+                draft = DraftModel(draft_model, self._vocab_size, config.max_num_seqs, self.context_length)
+            self._speculator = Speculator(StepCost.measure(self._timed_step), draft)
+        self._scheduler: Scheduler[Request] = Scheduler(cache.blocks, clock=time.perf_counter)
         self._changed = threading.Condition()
-        self._cancelled: list[_Request] = []
+        # Requests that are to end, and why if not because they were cancelled.
+        self._stopped: list[tuple[Request, EngineError | None]] = []
+        self._adapters = AdapterPool(
+            self._runner, self._scheduler.add, self._stop, self._changed, config.max_loras, config.max_lora_rank
+        )
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="kilonova-engine", daemon=True)
         self._thread.start()
@@ -111,53 +137,92 @@ class Engine:
     def from_directory(
         cls,
         directory: str | Path,
+        config: EngineConfig | None = None,
         *,
         device: str = "auto",
         dtype: str = "auto",
-        max_num_seqs: int = 32,
-        max_context: int | None = None,
-        max_queue: int = 256,
+        draft_directory: str | Path | None = None,
     ) -> Engine:
-        """The engine of a checkpoint directory. Raises CheckpointError or ConfigError."""
+        """The engine of a checkpoint directory, and of its draft model's. Raises CheckpointError or ConfigError."""
         tokenizer = Tokenizer.from_directory(directory)
         chosen = choose_device(device)
-        model = load_decoder(directory, dtype=choose_dtype(dtype, chosen), device=chosen)
-        return cls(model, tokenizer, max_num_seqs=max_num_seqs, max_context=max_context, max_queue=max_queue)
+        compute_dtype = choose_dtype(dtype, chosen)
+        model = _load(directory, compute_dtype, chosen)
+        draft_model = (
+            None if draft_directory is None else load_decoder(draft_directory, dtype=compute_dtype, device=chosen)
+        )
+        return cls(model, tokenizer, config, compute_dtype=compute_dtype, draft_model=draft_model)
 
     def count_tokens(self, request: GenerationRequest) -> int:
         """Exactly what `Usage.input_tokens` of this request would be. Raises InvalidRequest."""
         return len(self._encode(request))
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Queue a request. Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineError at once."""
+        """Queue a request.
+
+        Raises InvalidRequest, ContextLengthExceeded, ModelNotFound for its adapter, Overloaded or EngineError at once.
+        """
         arrived = time.perf_counter()
         prompt = self._encode(request)
         sampling = request.sampling
         self._check_context(len(prompt), sampling.max_tokens)
-        running = _Request(
+        adapter = self._adapters.get(request.adapter) if request.adapter else None
+        running = Request(
             token_ids=prompt,
             prompt_length=len(prompt),
             sampling=sampling,
             seed=secrets.randbits(64) if sampling.seed is None else sampling.seed,
+            priority=PRIORITIES[request.service_tier],
+            tenant=request.tenant,
+            salt=request.tenant if adapter is None else f"{request.tenant}\0{adapter.version}",
+            # Their report needs every token of the prompt computed.
+            reads_prefixes=sampling.prompt_logprobs is None,
+            cache_points=find_cache_points(self.tokenizer, request, prompt),
+            tokenizer=self.tokenizer,
             output=OutputStream(self.tokenizer, sampling.stop, has_tools=bool(request.tools)),
+            adapter=adapter,
             max_tokens=sampling.max_tokens,
+            context_length=self.context_length,
             arrived=arrived,
         )
-        running.generation = Generation(partial(self._cancel, running))
+        running.generation = Generation(partial(self._stop, running))
         with self._changed:
             if self._is_closed:
                 raise EngineError("the engine is closed")
-            if len(self._scheduler.running) + len(self._scheduler.waiting) >= self._max_requests:
+            if self._num_requests() >= self._max_requests:
                 raise Overloaded(f"{self._max_requests} requests are running or waiting; try again later")
-            self._scheduler.add(running)
+            if adapter is None:
+                self._scheduler.add(running)
+            else:
+                self._adapters.submit(running)
             self._changed.notify()
         return running.generation
 
     def stats(self) -> EngineStats:
         """What the engine is doing now."""
         with self._changed:
-            running, waiting = len(self._scheduler.running), len(self._scheduler.waiting)
-        return EngineStats(running, waiting, self._runner.cache.num_tokens)
+            scheduler = self._scheduler
+            return EngineStats(
+                len(scheduler.running),
+                len(scheduler.waiting) + len(self._adapters.waiting),
+                scheduler.blocks.num_tokens,
+                scheduler.blocks.stats(),
+                scheduler.num_preemptions,
+                self._adapters.use(),
+            )
+
+    def add_adapter(self, name: str, directory: str | Path) -> None:
+        """Know a PEFT directory by a name that requests can give. Raises CheckpointError or ConfigError."""
+        self._adapters.add(name, Path(directory))
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter. Raises ModelNotFound, and InvalidRequest while requests use it."""
+        self._adapters.remove(name)
+
+    def reset_prefix_cache(self) -> None:
+        """Reuse nothing that was computed until now. To be called when the model's weights have changed."""
+        with self._changed:
+            self._scheduler.blocks.forget()
 
     def close(self) -> None:
         """End every request with EngineError and stop the thread; harmless when closed already."""
@@ -166,6 +231,7 @@ class Engine:
             self._changed.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        self._adapters.close()
         atexit.unregister(self.close)
 
     def _encode(self, request: GenerationRequest) -> list[int]:
@@ -199,9 +265,16 @@ class Engine:
         self._runner.logits(self._runner.step([StepTokens(0, 0, tokens)]))
         self._runner.cache.release(0)
 
-    def _cancel(self, request: _Request) -> None:
+    def _timed_step(self, num_tokens: int) -> None:
+        with self._threads(num_tokens):
+            self._dry_step(num_tokens)
+
+    def _num_requests(self) -> int:
+        return len(self._scheduler.running) + len(self._scheduler.waiting) + len(self._adapters.waiting)
+
+    def _stop(self, request: Request, error: EngineError | None = None) -> None:
         with self._changed:
-            self._cancelled.append(request)
+            self._stopped.append((request, error))
             self._changed.notify()
 
     @torch.inference_mode()
@@ -214,152 +287,115 @@ class Engine:
         finally:
             with self._changed:
                 self._is_closed = True
-                left = [*self._scheduler.running, *self._scheduler.waiting]
+                left = [*self._scheduler.running, *self._scheduler.waiting, *self._adapters.waiting]
             for request in left:
                 self._end(request, EngineError("the engine was closed"))
             self._wake(left)
 
-    def _next_step(self) -> list[Chunk[_Request]]:
+    def _next_step(self) -> list[Chunk[Request]]:
         """Waits for work; empty when the engine closes."""
         while True:
             with self._changed:
-                while not (self._is_closed or self._cancelled or self._scheduler.has_work):
+                while not (self._is_closed or self._stopped or self._scheduler.has_work):
                     self._changed.wait()
                 if self._is_closed:
                     return []
-                cancelled, self._cancelled = self._cancelled, []
-            for request in cancelled:
-                self._end(request, None)
-            self._wake(cancelled)
+                stopped, self._stopped = self._stopped, []
+            for request, error in stopped:
+                self._end(request, error)
+            self._wake(request for request, _ in stopped)
+            if self._speculator is not None:
+                self._speculator.draft(self._scheduler.running)
             with self._changed:
                 chunks = self._scheduler.schedule()
             if chunks:
                 return chunks
 
-    def _step(self, chunks: list[Chunk[_Request]]) -> None:
+    def _step(self, chunks: list[Chunk[Request]]) -> None:
         try:
+            started = time.perf_counter()
             with self._threads(sum(chunk.length for chunk in chunks)):
                 sampled = self._compute(chunks)
+            self._scheduler.observe(chunks, time.perf_counter() - started)
         except Exception as error:
             logger.exception("a step failed")
             for chunk in chunks:
                 self._end(chunk.sequence, _failure("the model step failed", error))
         else:
-            for request, token_id, raw in sampled:
+            for drawn in sampled:
                 try:
-                    self._advance(request, token_id, raw)
+                    self._advance(drawn)
                 except Exception as error:
                     logger.exception("a request failed")
-                    self._end(request, _failure("the output could not be processed", error))
+                    self._end(drawn.request, _failure("the output could not be processed", error))
         self._wake(chunk.sequence for chunk in chunks)
 
-    def _compute(self, chunks: list[Chunk[_Request]]) -> list[tuple[_Request, int | None, RawLogprob | None]]:
-        """Runs the model over `chunks`; for each request that reached its last token the next one.
-
-        The token is None where none was asked for, and -1 where the logits are not finite.
-        """
+    def _compute(self, chunks: list[Chunk[Request]]) -> list[Drawn]:
+        """Runs the model over `chunks`; for each request that reached its last token the next ones."""
         hidden = self._runner.step(
             [
-                StepTokens(chunk.sequence.slot, chunk.start, chunk.sequence.token_ids[chunk.start : chunk.end])
+                StepTokens(
+                    chunk.sequence.slot,
+                    chunk.start,
+                    [*chunk.sequence.token_ids[chunk.start : chunk.end], *chunk.sequence.draft[: chunk.num_drafted]],
+                    chunk.sequence.adapter_weights,
+                )
                 for chunk in chunks
             ]
         )
-        complete: list[_Request] = []
+        with self._changed:
+            self._scheduler.complete(chunks)
+        complete: list[Request] = []
         last_rows: list[int] = []
-        result: list[tuple[_Request, int | None, RawLogprob | None]] = []
+        result: list[Drawn] = []
         row = 0
         for chunk in chunks:
             request = chunk.sequence
-            request.num_computed = chunk.end
             if request.sampling.prompt_logprobs is not None and chunk.start < request.prompt_length:
                 self._collect_prompt_logprobs(chunk, hidden[row : row + chunk.length])
             row += chunk.length
             if chunk.reaches_end and request.max_tokens == 0:
-                result.append((request, None, None))
+                result.append(Drawn(request, [None], [None]))
             elif chunk.reaches_end:
-                complete.append(request)
-                last_rows.append(row - 1)
-        if not complete:
-            return result
-        logits = self._runner.logits(hidden if len(last_rows) == len(hidden) else hidden[last_rows])
-        draws = [(request.seed, request.num_output_tokens) for request in complete]
-        token_ids = sample(logits, [request.sampling for request in complete], draws)
-        reports = _report(logits, complete, token_ids)
-        result += zip(complete, token_ids, reports, strict=True)
+                count = 1 + chunk.num_drafted
+                complete += [request] * count
+                last_rows += range(row - count, row)
+        if complete:
+            logits = self._runner.logits(hidden if len(last_rows) == len(hidden) else hidden[last_rows])
+            result += draw(self._runner, logits, complete)
         return result
 
-    def _collect_prompt_logprobs(self, chunk: Chunk[_Request], hidden: Tensor) -> None:
+    def _advance(self, drawn: Drawn) -> None:
+        request = drawn.request
+        if self._speculator is not None:
+            self._speculator.learn(request, [token_id for token_id in drawn.token_ids if token_id is not None])
+        for token_id, raw in zip(drawn.token_ids, drawn.raws, strict=True):
+            if request.advance(token_id, raw):
+                self._end(request, None)
+                return
+        if len(drawn.token_ids) > 1:
+            with self._changed:
+                self._scheduler.accept(request, len(drawn.token_ids) - 1)
+
+    def _collect_prompt_logprobs(self, chunk: Chunk[Request], hidden: Tensor) -> None:
         request = chunk.sequence
-        next_ids = request.token_ids[chunk.start + 1 : chunk.end + 1]
-        top = request.sampling.prompt_logprobs or 0
-        request.prompt_logprobs += self._runner.prompt_logprobs(hidden[: len(next_ids)], next_ids, top)
+        # After a preemption, the prompt is read again.
+        first = max(chunk.start, len(request.prompt_logprobs))
+        next_ids = request.token_ids[first + 1 : min(chunk.end + 1, request.prompt_length)]
+        rows = hidden[first - chunk.start : first - chunk.start + len(next_ids)]
+        request.prompt_logprobs += self._runner.prompt_logprobs(rows, next_ids, request.sampling.prompt_logprobs or 0)
 
-    def _prompt_processed(self, request: _Request) -> PromptProcessed:
-        report: tuple[TokenLogprob | None, ...] = ()
-        if request.sampling.prompt_logprobs is not None:
-            token_text = self.tokenizer.token_text
-            report = (None, *(to_token_logprob(raw, token_text) for raw in request.prompt_logprobs))
-        return PromptProcessed(request.prompt_length, report, tuple(request.token_ids))
-
-    def _advance(self, request: _Request, token_id: int | None, raw: RawLogprob | None) -> None:
-        """Takes in a sampled token and puts the events that follow from it."""
-        generation, output = request.generation, request.output
-        if not request.first_token:
-            request.first_token = time.perf_counter()
-            generation.put(self._prompt_processed(request))
-        if token_id is None:
-            self._finish(request, "max_tokens")
-            return
-        if token_id < 0:
-            raise ArithmeticError("the model's logits are not finite")
-        request.token_ids.append(token_id)
-        reason: StopReason | None = None
-        if token_id in self.tokenizer.stop_token_ids:
-            reason = "end_turn"
-        else:
-            for event in output.push(token_id, raw):
-                generation.put(event)
-            if output.stop_sequence is not None:
-                reason = "stop_sequence"
-            elif request.num_output_tokens == request.max_tokens:
-                reason = "max_tokens"
-            elif len(request.token_ids) >= self.context_length:
-                reason = "model_context_window_exceeded"
-        if reason is not None:
-            self._finish(request, reason)
-
-    def _finish(self, request: _Request, reason: StopReason) -> None:
-        output = request.output
-        if reason != "stop_sequence":
-            for event in output.flush():
-                request.generation.put(event)
-            if output.stop_sequence is not None:
-                reason = "stop_sequence"
-            elif reason == "end_turn" and output.num_tool_calls:
-                reason = "tool_use"
-        now = time.perf_counter()
-        finished = Finished(
-            reason,
-            Usage(request.prompt_length, request.num_output_tokens),
-            output.stop_sequence,
-            time_to_first_token=request.first_token - request.arrived,
-            latency=now - request.arrived,
-        )
-        request.generation.put(finished)
-        self._end(request, None)
-
-    def _end(self, request: _Request, error: Exception | None) -> None:
+    def _end(self, request: Request, error: Exception | None) -> None:
         """Frees the request's place and ends its iteration, once."""
         if request.is_over:
             return
         request.is_over = True
-        if request.slot >= 0:
-            self._runner.cache.release(request.slot)
         with self._changed:
-            self._scheduler.remove(request)
+            if self._adapters.release(request):
+                self._scheduler.remove(request)
         request.generation.put(error)
 
-    def _wake(self, requests: Iterable[_Request]) -> None:
+    def _wake(self, requests: Iterable[Request]) -> None:
         """Tells each event loop, once, which of its generations have events."""
         by_loop: dict[asyncio.AbstractEventLoop, list[Generation]] = {}
         for request in requests:
@@ -374,6 +410,15 @@ class Engine:
                     generation.cancel()
 
 
+def _load(directory: str | Path, compute_dtype: torch.dtype, device: torch.device) -> Decoder:
+    """The decoder, in bfloat16 where it is stored so and the kernels of a CPU compute with it in float32."""
+    if device.type == "cpu" and compute_dtype == torch.float32 and instruction_sets():
+        model = load_decoder(directory, device=device)
+        if model.model.embed_tokens.weight.dtype in (torch.bfloat16, torch.float32):
+            return model
+    return load_decoder(directory, dtype=compute_dtype, device=device)
+
+
 def _wake_all(generations: list[Generation]) -> None:
     for generation in generations:
         generation.wake()
@@ -383,16 +428,3 @@ def _failure(what: str, error: Exception) -> EngineError:
     failure = EngineError(f"{what}: {error}")
     failure.__cause__ = error
     return failure
-
-
-def _report(logits: Tensor, requests: list[_Request], token_ids: list[int]) -> list[RawLogprob | None]:
-    """Log-probabilities of the rows whose requests ask for them."""
-    wanted = [row for row, request in enumerate(requests) if request.sampling.logprobs is not None]
-    reports: list[RawLogprob | None] = [None] * len(requests)
-    if not wanted:
-        return reports
-    tops = [requests[row].sampling.logprobs or 0 for row in wanted]
-    raws = logprobs(logits[wanted], [max(token_ids[row], 0) for row in wanted], max(tops))
-    for row, top, raw in zip(wanted, tops, raws, strict=True):
-        reports[row] = raw._replace(top_ids=raw.top_ids[:top], top_logprobs=raw.top_logprobs[:top])
-    return reports

@@ -1,13 +1,15 @@
 """Runs a decoder for one step over the tokens of many sequences at once.
 
-All tokens of a step lie in one flat row: projections and feed-forwards see them together, attention splits them by
-sequence. Projections that share an input are one matrix product here, and weights are stored input-major, `[in, out]`,
-which CPU libraries multiply by a few rows up to twice as fast. The model's own parameters become views of these
-weights, so that nothing but a small tied output projection is stored twice.
+On a CPU with the native kernels, sequences that add a token or a few go through those, in one call; prompts, and
+everything where there are no such kernels, through PyTorch. There the tokens of a step lie in one flat row: projections
+and feed-forwards see them together, attention splits them by sequence, and projections that share an input are one
+matrix product.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,11 +17,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, rms_norm, silu
 
+from kilonova.core.types import SamplingParams
+from kilonova.engine import sampling
+from kilonova.engine.joined_linear import JoinedLinear
 from kilonova.engine.kv_cache import KVCache, Segment, StepAttention
+from kilonova.engine.low_rank import DOWN, GATE_UP, OUTPUT, QKV, AdapterWeights, adaptable_shapes
+from kilonova.engine.native.decoder import NativeDecoder, NativeLayer, unsupported
+from kilonova.engine.native.library import Context, instruction_sets
+from kilonova.engine.native.sampling import sample as native_sample
+from kilonova.engine.native.weights import multiply
 from kilonova.engine.sampling import RawLogprob, logprobs
+from kilonova.models.adapter import AdapterTensors
 from kilonova.models.decoder.model import Decoder, DecoderLayer
 from kilonova.nn.mlp import GatedMLP
+from kilonova.nn.norm import RMSNorm
+from kilonova.nn.quantized import QuantizedLinear
 
+logger = logging.getLogger(__name__)
+
+# Sequences that add at most so many tokens in a step go through the native kernels, longer ones through PyTorch.
+_NATIVE_LENGTH = 16
+_NATIVE_ROWS = 64
 # Logits of a prompt exist for this many values at a time, 32 MiB in float32.
 _PROMPT_LOGIT_VALUES = 8 * 2**20
 _INITIAL_ROTARY_POSITIONS = 1024
@@ -28,35 +46,87 @@ _TIED_COPY_BYTES = 64 * 2**20
 
 
 class StepTokens(NamedTuple):
-    """Tokens of one sequence to read in this step, at positions from `start` on."""
+    """Tokens of one sequence to read in this step, at positions from `start` on, with an adapter or without."""
 
     slot: int
     start: int
     token_ids: Sequence[int]
+    adapter: AdapterWeights | None = None
+
+
+# Rows of a step, and what adds to them.
+AdaptedRows = tuple[slice, AdapterWeights]
 
 
 class ModelRunner:
-    """A decoder, its cache, and the step that reads tokens into it."""
+    """A decoder, its cache (one of the default size if none is given), and the step that reads tokens into it.
 
-    def __init__(self, model: Decoder) -> None:
-        weight = model.lm_head.weight
+    It computes in the dtype of the cache, which may be float32 where the weights are bfloat16.
+    `native` False does without the native kernels even where they are. The model is taken over: its weights are stored
+    anew, with the model's own parameters as views, and only a small tied output projection is stored twice.
+    """
+
+    def __init__(self, model: Decoder, cache: KVCache | None = None, *, native: bool = True) -> None:
+        weight = model.model.embed_tokens.weight
         self.device = weight.device
-        self.cache = KVCache(model.config, weight.dtype, weight.device)
+        self.cache = cache or KVCache(model.config, weight.dtype, weight.device)
         self._model = model.eval()
-        self._layers = [_FusedLayer(layer) for layer in model.model.layers if isinstance(layer, DecoderLayer)]
-        tied = weight is model.model.embed_tokens.weight
-        if not tied:
-            self._head = _input_major([model.lm_head])
-        elif weight.nbytes <= _TIED_COPY_BYTES:
-            self._head = weight.detach().t().contiguous()
-        else:
-            self._head = weight.detach().t()
+        self.adaptable_shapes = adaptable_shapes(model)
+        self._kernels = _native_kernels(model, self.cache) if native else None
+        layers = [layer for layer in model.model.layers if isinstance(layer, DecoderLayer)]
+        self._layers = [_FusedLayer(layer, self._kernels, self.cache.dtype) for layer in layers]
+        self._head = self._output_projection(model)
+        self._native: NativeDecoder | None = None
+        if self._kernels is not None and all(fused.is_packed for fused in self._layers):
+            native_layers = [fused.native(layer) for fused, layer in zip(self._layers, layers, strict=True)]
+            self._native = NativeDecoder(self._kernels, model.config, model.model, native_layers, self.cache)
         self._rotary = self._rotary_table(min(_INITIAL_ROTARY_POSITIONS, model.config.max_position_embeddings))
+
+    @property
+    def instructions(self) -> str | None:
+        """The instruction set of the native kernels in use; None where PyTorch computes everything."""
+        return None if self._kernels is None else self._kernels.instructions
+
+    def adapter(self, tensors: AdapterTensors) -> AdapterWeights:
+        """A LoRA adapter over the layers of `adaptable_shapes`, in the model's dtype, ready for steps."""
+        return AdapterWeights(
+            tensors,
+            self.adaptable_shapes,
+            len(self._layers),
+            self._model.model.embed_tokens.weight.dtype,
+            self.device,
+            native=self._native is not None,
+        )
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[StepTokens]) -> Tensor:
         """Read tokens into the cache; final hidden states `[sum of lengths, hidden]`, in the order given."""
-        segments = [Segment(slot, start, len(token_ids)) for slot, start, token_ids in tokens]
+        if self._native is None:
+            return self._step(tokens)
+        parts: list[Tensor] = []
+        for is_short, group in itertools.groupby(tokens, lambda one: len(one.token_ids) <= _NATIVE_LENGTH):
+            part = list(group)
+            parts.append(self._native_step(self._native, part) if is_short else self._step(part).float())
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits `[N, vocab]` of hidden states `[N, hidden]`."""
+        if self._kernels is not None and self._head.packed is not None and len(hidden) <= _NATIVE_ROWS:
+            return multiply(self._kernels, self._head.packed, hidden.float())
+        return self._head(hidden.to(self.cache.dtype))
+
+    def _native_step(self, native: NativeDecoder, tokens: Sequence[StepTokens]) -> Tensor:
+        self.cache.reserve([Segment(one.slot, one.start, len(one.token_ids)) for one in tokens])
+        positions = [one.start + offset for one in tokens for offset in range(len(one.token_ids))]
+        slots = [one.slot for one in tokens for _ in one.token_ids]
+        adapters: list[AdapterWeights | None] = []
+        if any(one.adapter is not None for one in tokens):
+            adapters = [one.adapter for one in tokens for _ in one.token_ids]
+        return native.step([token for one in tokens for token in one.token_ids], positions, slots, adapters)
+
+    def _step(self, tokens: Sequence[StepTokens]) -> Tensor:
+        segments = [Segment(one.slot, one.start, len(one.token_ids)) for one in tokens]
         attend = self.cache.attend(segments)
         ids = torch.tensor([token for one in tokens for token in one.token_ids], device=self.device)
         positions = torch.tensor(
@@ -68,15 +138,28 @@ class ModelRunner:
             self._rotary = self._rotary_table(2 * end)
         cos, signed_sin = self._rotary[positions].unbind(dim=1)
         decoder = self._model.model
-        x = embedding(ids, decoder.embed_tokens.weight)
+        x = embedding(ids, decoder.embed_tokens.weight).to(self.cache.dtype)
+        adapters = _adapted_rows(tokens)
         for layer in self._layers:
-            x = layer(x, cos, signed_sin, attend)
-        return decoder.norm.forward(x)
+            x = layer(x, cos, signed_sin, attend, adapters)
+        return _norm(decoder.norm, x)
 
-    @torch.inference_mode()
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits `[N, vocab]` of hidden states `[N, hidden]`."""
-        return torch.mm(hidden, self._head)
+    def _output_projection(self, model: Decoder) -> JoinedLinear:
+        head = model.get_submodule("lm_head")
+        assert isinstance(head, nn.Linear | QuantizedLinear)
+        if isinstance(head, QuantizedLinear) or head.weight is not model.model.embed_tokens.weight:
+            return JoinedLinear([head], self._kernels)
+        # The look-up needs the rows as they are: a copy stands in where another order is faster, if it is small.
+        tied = nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
+        copied = self._kernels is None and head.weight.nbytes <= _TIED_COPY_BYTES
+        tied.weight = nn.Parameter(head.weight.detach().clone() if copied else head.weight.detach(), False)
+        return JoinedLinear([tied], self._kernels)
+
+    def sample(self, logits: Tensor, params: Sequence[SamplingParams], draws: Sequence[tuple[int, int]]) -> list[int]:
+        """One token a row of logits, as `sampling.sample` chooses it."""
+        if self._kernels is None or logits.dtype != torch.float32:
+            return sampling.sample(logits, params, draws)
+        return native_sample(self._kernels, logits, params, draws)
 
     @torch.inference_mode()
     def prompt_logprobs(self, hidden: Tensor, next_ids: Sequence[int], top: int) -> list[RawLogprob]:
@@ -98,14 +181,12 @@ class ModelRunner:
 class _FusedLayer:
     """A decoder layer over flat tokens, with as few tensor operations as eager mode allows."""
 
-    def __init__(self, layer: DecoderLayer) -> None:
+    def __init__(self, layer: DecoderLayer, kernels: Context | None, dtype: torch.dtype) -> None:
         attention = layer.self_attn
         self.index = attention.layer_index
         self.window = attention.sliding_window
         self.head_dim = attention.head_dim
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.qkv_weight = _input_major(projections)
-        self.qkv_bias = _join_biases(projections)
+        self.qkv = JoinedLinear((attention.q_proj, attention.k_proj, attention.v_proj), kernels)
         self.num_kv_heads = attention.k_proj.out_features // self.head_dim
         self.num_rotated = attention.q_proj.out_features // self.head_dim + self.num_kv_heads
         self.qk_norm_weight: Tensor | None = None
@@ -113,23 +194,32 @@ class _FusedLayer:
             self.qk_norm_eps = attention.q_norm.eps
             query_norm = attention.q_norm.weight.detach().expand(self.num_rotated - self.num_kv_heads, -1)
             key_norm = attention.k_norm.weight.detach().expand(self.num_kv_heads, -1)
-            self.qk_norm_weight = torch.cat((query_norm, key_norm))
-        self.output_weight = _input_major([attention.o_proj])
-        self.output_bias = attention.o_proj.bias
+            self.qk_norm_weight = torch.cat((query_norm, key_norm)).to(dtype)
+        self.output = JoinedLinear((attention.o_proj,), kernels)
         self.input_norm = layer.input_layernorm
         self.mlp_norm = layer.post_attention_layernorm
         self.mlp = layer.mlp
         if isinstance(layer.mlp, GatedMLP):
-            self.gate_up_weight = _input_major([layer.mlp.gate_proj, layer.mlp.up_proj])
-            self.down_weight = _input_major([layer.mlp.down_proj])
+            self.gate_up = JoinedLinear((layer.mlp.gate_proj, layer.mlp.up_proj), kernels, interleaved=True)
+            self.down = JoinedLinear((layer.mlp.down_proj,), kernels)
 
-    def __call__(self, x: Tensor, cos: Tensor, signed_sin: Tensor, attend: StepAttention) -> Tensor:
+    @property
+    def is_packed(self) -> bool:
+        """Whether the native kernels can read all of it; they have no form for fp8, for one."""
+        return all(joined.packed is not None for joined in (self.qkv, self.output, self.gate_up, self.down))
+
+    def native(self, layer: DecoderLayer) -> NativeLayer:
+        """What the native kernels read of it."""
+        return NativeLayer(layer, self.qkv, self.output, self.gate_up, self.down)
+
+    def __call__(
+        self, x: Tensor, cos: Tensor, signed_sin: Tensor, attend: StepAttention, adapters: Sequence[AdaptedRows] = ()
+    ) -> Tensor:
         """`x` is `[tokens, hidden]`; `cos` and `signed_sin` are `[tokens, 1, head_dim]`."""
-        normed = self.input_norm.forward(x)
-        if self.qkv_bias is None:
-            heads = torch.mm(normed, self.qkv_weight).view(len(x), -1, self.head_dim)
-        else:
-            heads = torch.addmm(self.qkv_bias, normed, self.qkv_weight).view(len(x), -1, self.head_dim)
+        normed = _norm(self.input_norm, x)
+        qkv = self.qkv(normed)
+        self._adapt(adapters, QKV, qkv, normed)
+        heads = qkv.view(len(x), -1, self.head_dim)
         rotated = heads[:, : self.num_rotated]
         if self.qk_norm_weight is not None:
             rotated = _rms_norm(rotated, self.qk_norm_weight, self.qk_norm_eps)
@@ -137,14 +227,52 @@ class _FusedLayer:
         query, key = rotated[:, : -self.num_kv_heads], rotated[:, -self.num_kv_heads :]
         value = heads[:, self.num_rotated :]
         attended = attend.attend_flat(query, key, value, self.index, self.window).reshape(len(x), -1)
-        x = torch.addmm(x, attended, self.output_weight)
-        if self.output_bias is not None:
-            x += self.output_bias
-        normed = self.mlp_norm.forward(x)
+        x = self.output.add_to(x, attended)
+        self._adapt(adapters, OUTPUT, x, attended)
+        normed = _norm(self.mlp_norm, x)
         if not isinstance(self.mlp, GatedMLP):
             return x + self.mlp.forward(normed)
-        gate, up = torch.mm(normed, self.gate_up_weight).chunk(2, dim=-1)
-        return torch.addmm(x, silu(gate) * up, self.down_weight)
+        gate_up = self.gate_up(normed)
+        self._adapt(adapters, GATE_UP, gate_up, normed)
+        gate, up = gate_up.view(len(x), -1, 2).unbind(2)
+        gated = silu(gate) * up
+        x = self.down.add_to(x, gated)
+        self._adapt(adapters, DOWN, x, gated)
+        return x
+
+    def _adapt(self, adapters: Sequence[AdaptedRows], product: int, y: Tensor, x: Tensor) -> None:
+        for rows, adapter in adapters:
+            adapter.add_to(y[rows], x[rows], self.index, product)
+
+
+def _adapted_rows(tokens: Sequence[StepTokens]) -> list[AdaptedRows]:
+    """The rows of a step to which adapters add."""
+    found: list[AdaptedRows] = []
+    end = 0
+    for adapter, group in itertools.groupby(tokens, lambda one: one.adapter):
+        start = end
+        end += sum(len(one.token_ids) for one in group)
+        if adapter is not None:
+            found.append((slice(start, end), adapter))
+    return found
+
+
+def _native_kernels(model: Decoder, cache: KVCache) -> Context | None:
+    """The native kernels, where there are some that can run `model`."""
+    if cache.device.type != "cpu" or not instruction_sets():
+        return None
+    context = Context()
+    problem = unsupported(model.config, {cache.dtype, model.model.embed_tokens.weight.dtype}, context)
+    if problem:
+        logger.info("the native kernels do not run %s; PyTorch does", problem)
+    return None if problem else context
+
+
+def _norm(norm: RMSNorm, x: Tensor) -> Tensor:
+    """`norm(x)`, in float32 also with a weight of another dtype."""
+    if x.dtype != torch.float32 or norm.weight.dtype == torch.float32:
+        return norm.forward(x)
+    return rms_norm(x, norm.weight.shape, norm.weight.float(), norm.eps)
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -152,16 +280,3 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.dtype == torch.float32:
         return rms_norm(x, x.shape[-1:], None, eps) * weight
     return rms_norm(x.float(), x.shape[-1:], None, eps).to(x.dtype) * weight
-
-
-def _input_major(layers: Sequence[nn.Linear]) -> Tensor:
-    """The weights side by side, `[in, sum of out]`; each layer's own becomes a view of its columns."""
-    joined = torch.cat([layer.weight.detach().t() for layer in layers], dim=1)
-    for layer, part in zip(layers, joined.split([layer.out_features for layer in layers], dim=1), strict=True):
-        layer.weight.data = part.t()
-    return joined
-
-
-def _join_biases(layers: Sequence[nn.Linear]) -> Tensor | None:
-    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-    return torch.cat(biases) if biases else None

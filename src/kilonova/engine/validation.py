@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from kilonova.core.errors import InvalidRequest
-from kilonova.core.types import GenerationRequest, MediaBlock, SamplingParams, ToolResultBlock
+from kilonova.core.types import CachePointBlock, GenerationRequest, MediaBlock, SamplingParams, ToolResultBlock
+from kilonova.engine.scheduler import PRIORITIES
 
 MAX_STOP_SEQUENCES = 2500
 MAX_LOGPROBS = 20
+MAX_CACHE_POINTS = 4
+MAX_CACHE_SECONDS = 86_400
 
 
 def check_request(request: GenerationRequest, vocab_size: int) -> None:
@@ -22,6 +25,9 @@ def check_request(request: GenerationRequest, vocab_size: int) -> None:
                         f"this model reads text only, not {part.modality} content",
                         field=f"messages.{turn}.content.{position}",
                     )
+    _check_cache_points(request)
+    tier = request.service_tier
+    _check(tier in PRIORITIES, "service_tier", f"one of {', '.join(PRIORITIES)}", tier)
     if isinstance(request.prompt, tuple):
         for position, token in enumerate(request.prompt):
             if not isinstance(token, int) or not 0 <= token < vocab_size:
@@ -30,6 +36,14 @@ def check_request(request: GenerationRequest, vocab_size: int) -> None:
                     field=f"prompt.{position}",
                 )
     check_sampling(request.sampling)
+
+
+def _check_cache_points(request: GenerationRequest) -> None:
+    points = [block for message in request.messages for block in message.content if isinstance(block, CachePointBlock)]
+    _check(len(points) <= MAX_CACHE_POINTS, "messages", f"with at most {MAX_CACHE_POINTS} cache points", len(points))
+    for point in points:
+        allowed = _is_integer(point.ttl) and 1 <= point.ttl <= MAX_CACHE_SECONDS
+        _check(allowed, "ttl", f"an integer from 1 to {MAX_CACHE_SECONDS} seconds", point.ttl)
 
 
 def check_sampling(sampling: SamplingParams) -> None:

@@ -1,4 +1,4 @@
-"""The models a server answers for: names to registry entries, and one engine an entry."""
+"""The models a server answers for: names to registry entries, and one engine for each model and its adapters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kilonova.core.errors import ModelNotFound
+from kilonova.engine.config import EngineConfig
 
 if TYPE_CHECKING:
     from kilonova.engine.engine import Engine
@@ -25,12 +28,17 @@ _CONTEXT_SUFFIX = re.compile(r"(?P<id>.+:\d+):\d+k")
 
 
 class ModelServer:
-    """Resolves the names clients use, and builds the engine of each entry once, when it is first needed or before."""
+    """Resolves the names clients use, and builds the engine of each model once, when it is first needed or before.
 
-    def __init__(self, registry: Registry, *, max_num_seqs: int = 32, max_context: int | None = None) -> None:
+    An adapter is served by the engine of its base.
+    """
+
+    def __init__(
+        self, registry: Registry, engine: EngineConfig | None = None, drafts: Mapping[str, Path] | None = None
+    ) -> None:
         self.registry = registry
-        self._max_num_seqs = max_num_seqs
-        self._max_context = max_context
+        self._config = engine or EngineConfig()
+        self._drafts = {registry.get(name).name: directory for name, directory in (drafts or {}).items()}
         self._engines: dict[str, Engine] = {}
         self._locks = {entry.name: threading.Lock() for entry in registry.entries()}
 
@@ -57,17 +65,24 @@ class ModelServer:
             return self.registry.get(bare)
 
     def load(self, entry: ModelEntry) -> Engine:
-        """The entry's engine, built now if it is not there yet; blocks meanwhile. Raises CheckpointError."""
+        """The entry's engine, built now if it is not there yet; blocks meanwhile.
+
+        Raises CheckpointError, and ConfigError for an adapter that cannot be served.
+        """
         engine = self._engines.get(entry.name)
         if engine is not None:
             return engine
         with self._locks[entry.name]:
+            if entry.name not in self._engines and entry.base:
+                engine = self.load(self.registry.get(entry.base))
+                engine.add_adapter(entry.name, entry.directory)
+                self._engines[entry.name] = engine
             if entry.name not in self._engines:
                 from kilonova.engine.engine import Engine
 
                 start = time.perf_counter()
                 self._engines[entry.name] = Engine.from_directory(
-                    entry.directory, max_num_seqs=self._max_num_seqs, max_context=self._max_context
+                    entry.directory, self._config, draft_directory=self._drafts.get(entry.name)
                 )
                 logger.info("model %s loaded in %.2f s", entry.name, time.perf_counter() - start)
             return self._engines[entry.name]
@@ -78,15 +93,18 @@ class ModelServer:
         return engine if engine is not None else await asyncio.to_thread(self.load, entry)
 
     def health(self) -> dict[str, dict[str, Any]]:
-        """For each entry whether its engine is up, and how many requests run and wait in it."""
+        """For each model whether its engine is up, for each adapter whether its weights are loaded; and how many
+        requests run and wait, those of a model's adapters among its own."""
         report: dict[str, dict[str, Any]] = {}
         for entry in self.entries():
             engine = self._engines.get(entry.name)
             stats = engine.stats() if engine is not None else None
+            use = stats.adapters[entry.name] if stats is not None and entry.base else None
+            counts = use or stats
             report[entry.name] = {
-                "loaded": engine is not None,
-                "running": stats.running if stats is not None else 0,
-                "waiting": stats.waiting if stats is not None else 0,
+                "loaded": use.loaded if use is not None else engine is not None,
+                "running": counts.running if counts is not None else 0,
+                "waiting": counts.waiting if counts is not None else 0,
             }
         return report
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
+from kilonova.engine.config import EngineConfig
 from kilonova.models.registry import Registry
 from kilonova.serve.models import ModelServer
 
@@ -48,22 +49,25 @@ def serve(
     models: Mapping[str, Path],
     data_dir: Path,
     on_ready: Callable[[str], None] | None = None,
-    max_num_seqs: int = 32,
-    max_context: int | None = None,
+    adapters: Mapping[str, tuple[str, Path]] | None = None,
+    drafts: Mapping[str, Path] | None = None,
+    engine: EngineConfig | None = None,
 ) -> None:
     """Serves the shipped models, those imported under `data_dir`, and `models` (name to directory), until stopped.
 
-    The models named in `models`, or else the registry's first, are loaded before the port opens; the others when they
-    are first asked for. `on_ready` is called with the base URL once requests are accepted; port 0 takes a free one.
-    SIGINT and SIGTERM let running answers finish, for a while. Raises CheckpointError and ConfigError for a model that
-    cannot be loaded, and OSError when the address cannot be bound.
+    `adapters` are more names, of PEFT directories and the models they belong to (see `Registry`), and `drafts` the
+    directories of smaller models that guess for those named. `engine` is for every model. The models named in
+    `models`, or else the registry's first, and the bases of `adapters` are loaded before the port opens; the others,
+    and the adapters' own weights, when they are first asked for. `on_ready` is called with the base URL once requests
+    are accepted; port 0 takes a free one. SIGINT and SIGTERM let running answers finish, for a while. Raises
+    CheckpointError and ConfigError for a model that cannot be loaded, and OSError when the address cannot be bound.
     """
     _log_to_stderr()
     listener = _bind(host, port)
     with listener, ThreadPoolExecutor(max_workers=1) as pool:
-        registry = Registry(models, home=data_dir / "models")
-        server_models = ModelServer(registry, max_num_seqs=max_num_seqs, max_context=max_context)
-        first = [registry.get(name) for name in models] or list(registry.entries()[:1])
+        registry = Registry(models, adapters, home=data_dir / "models")
+        server_models = ModelServer(registry, engine, drafts)
+        first = [registry.get(name) for name in (*models, *(adapters or ()))] or list(registry.entries()[:1])
         loading = pool.submit(lambda: [server_models.load(entry) for entry in first])
 
         from kilonova.serve.app import create_app

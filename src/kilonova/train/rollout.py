@@ -100,18 +100,25 @@ class EngineGenerator:
             _Sampled(token_ids=list(prompt), prompt_length=len(prompt), sampling=sampling, seed=seed)
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        scheduler: Scheduler[_Sampled] = Scheduler(self._max_num_seqs)
+        decoder = self._model.decoder
+        cache = KVCache(
+            decoder.config,
+            self._model.dtype,
+            self._model.device,
+            max_num_seqs=self._max_num_seqs,
+            max_context=max(map(len, prompts), default=0) + max_new_tokens,
+        )
+        scheduler: Scheduler[_Sampled] = Scheduler(cache.blocks)
         for sequence in sequences:
             scheduler.add(sequence)
-        decoder = self._model.decoder
-        cache = KVCache(decoder.config, self._model.dtype, self._model.device)
         was_training = decoder.training
         decoder.eval()
         try:
             with self._model.autocast():
                 while chunks := scheduler.schedule():
-                    for sequence in self._step(chunks, cache):
-                        cache.release(sequence.slot)
+                    over = self._step(chunks, cache)
+                    scheduler.complete(chunks)
+                    for sequence in over:
                         scheduler.remove(sequence)
         finally:
             decoder.train(was_training)
@@ -129,8 +136,6 @@ class EngineGenerator:
         hidden = self._hidden_states(chunks, cache)
         ends = torch.tensor([chunk.length for chunk in chunks]).cumsum(0) - 1
         complete = [(chunk.sequence, int(end)) for chunk, end in zip(chunks, ends, strict=True) if chunk.reaches_end]
-        for chunk in chunks:
-            chunk.sequence.num_computed = chunk.end
         if not complete:
             return []
         sequences = [sequence for sequence, _ in complete]

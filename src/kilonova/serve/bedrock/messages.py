@@ -66,6 +66,7 @@ def to_request(parameters: Mapping[str, Any], entry: ModelEntry, *, top_k: int =
     system = _to_system(parameters.get("system", ()))
     return GenerationRequest(
         model=entry.name,
+        adapter=entry.adapter,
         messages=(Message("system", system), *messages) if system else messages,
         tools=tools,
         sampling=_to_sampling(parameters.get("inferenceConfig", {}), entry, top_k),

@@ -90,7 +90,7 @@ def _to_request(body: ChatRequest, models: ModelServer) -> GenerationRequest:
         max_tokens_field=field,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-    return GenerationRequest(model=entry.name, messages=messages, tools=tools, sampling=sampling)
+    return GenerationRequest(model=entry.name, adapter=entry.adapter, messages=messages, tools=tools, sampling=sampling)
 
 
 def _to_choice(index: int, answer: Answer, logprobs: bool) -> dict[str, Any]:

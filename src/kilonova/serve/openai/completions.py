@@ -74,7 +74,8 @@ class Completions:
             each
             for prompt in prompts
             for each in with_choice_seeds(
-                GenerationRequest(model=entry.name, prompt=prompt, sampling=sampling), body.n or 1
+                GenerationRequest(model=entry.name, adapter=entry.adapter, prompt=prompt, sampling=sampling),
+                body.n or 1,
             )
         ]
         generations = await submit_all(engine, requests, shorten=body.max_tokens is None)

@@ -37,11 +37,14 @@ class Models:
 
 
 def _to_model(entry: ModelEntry) -> dict[str, Any]:
+    # As vLLM lists adapters.
+    parent = {"parent": entry.base} if entry.base else {}
     return {
         "id": entry.name,
         "object": "model",
         "created": int(entry.created.timestamp()),
         "owned_by": entry.provider,
+        **parent,
     }
 
 

@@ -41,6 +41,8 @@ class SamplingFields(Struct, kw_only=True):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: dict[str, float] | None = None
+    # Not OpenAI's: vLLM's and SGLang's name for going on until max_tokens, which load generators ask for.
+    ignore_eos: bool | None = None
     user: Any = None
 
 
@@ -192,4 +194,5 @@ def to_sampling(
         stop=tuple(stop),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        ignore_eos=bool(request.ignore_eos),
     )
