@@ -249,6 +249,24 @@ def test_what_is_refused(start, make_decoder, tmp_path):
             start(known=0, **{name: 0})
 
 
+def test_one_that_is_removed_while_a_request_is_prepared(start, paths, monkeypatch):
+    engine = start(known=1)
+    submit = engine._adapters.submit
+
+    def replaced(request):
+        engine.remove_adapter("0")
+        engine.add_adapter("0", paths[1])
+        submit(request)
+
+    monkeypatch.setattr(engine._adapters, "submit", replaced)
+    with pytest.raises(ModelNotFound, match="is another one now"):
+        ask(engine, PROMPTS[0], 0)
+    monkeypatch.setattr(engine._adapters, "submit", lambda request: (engine.remove_adapter("0"), submit(request)))
+    with pytest.raises(ModelNotFound, match="the engine has none"):
+        ask(engine, PROMPTS[0], 0)
+    assert engine.stats().waiting == 0
+
+
 def test_closing_ends_those_that_wait(start):
     engine = start(known=2, max_loras=1)
     running = ask(engine, PROMPTS[0], 0, 200)

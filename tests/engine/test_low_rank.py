@@ -115,7 +115,7 @@ def test_each_instruction_set(adapters, instructions, monkeypatch):
 
 @needs_kernels
 def test_a_token_does_not_depend_on_its_batch_or_on_threads(adapters):
-    """Threads share out the rows of the prompt's products too, so that bits may differ only between their numbers."""
+    """To the last bit."""
     ids = [random_ids(30, seed) for seed in range(6)]
     results = []
     threads = torch.get_num_threads()

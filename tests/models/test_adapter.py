@@ -98,6 +98,7 @@ def test_we_open_what_peft_writes(make_reference: Make, tmp_path: Path, variant:
     reference = make_reference(variant)
     options = {"target_modules": ["q_proj", "up_proj"], **options}
     config = LoraConfig(r=3, lora_alpha=5, task_type="CAUSAL_LM", init_lora_weights="gaussian", **options)
+    torch.manual_seed(1)
     peft = get_peft_model(base_of(reference.directory), config)
     for name, parameter in peft.named_parameters():
         if "lora_B" in name:

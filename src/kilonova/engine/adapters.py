@@ -120,8 +120,13 @@ class AdapterPool:
             }
 
     def submit(self, request: Request) -> None:
-        """Admit a request when its adapter is loaded and all before it have had their turn."""
+        """Admit a request when its adapter is loaded and all before it have had their turn.
+
+        Raises ModelNotFound where the adapter was removed in the meantime.
+        """
         with self._lock:
+            if request.adapter is not None and self.get(request.adapter.name) is not request.adapter:
+                raise ModelNotFound(f"adapter {request.adapter.name!r} is another one now; ask again")
             self.waiting.append(request)
             self._serve_waiting()
 

@@ -38,8 +38,9 @@ class NativeDecoder:
         self.hidden_size = config.hidden_size
         self._context = context
         self._stack = stack
-        self._tables = [group.table for group in cache.blocks.groups]
-        self._table_addresses = (ctypes.c_void_p * len(self._tables))(*(t.ctypes.data for t in self._tables))
+        tables = [group.table for group in cache.blocks.groups]
+        self._table_addresses = (ctypes.c_void_p * len(tables))(*(table.ctypes.data for table in tables))
+        self._table_stride = tables[0].shape[1]
         embedding = pack_float(stack.embed_tokens.weight.detach())
         norm = stack.norm.weight.detach().float()
         self._layers = (library.Layer * len(layers))(*(layer.struct(cache) for layer in layers))
@@ -72,22 +73,22 @@ class NativeDecoder:
         They stand at `positions` of the sequences in `slots`, for which the cache holds blocks already; several of
         one sequence come in order. `adapters` are those of the tokens; empty where none has one.
         """
-        while max(positions) >= len(self._rotary):
-            self._rotary = self._rotary_table(2 * len(self._rotary))
+        while max(positions) >= self._rotary.shape[0]:
+            self._rotary = self._rotary_table(2 * self._rotary.shape[0])
         count = len(token_ids)
-        numbers = np.array((*token_ids, *positions, *slots), dtype=np.int32)
-        address = numbers.ctypes.data
+        numbers = (ctypes.c_int32 * (3 * count))(*token_ids, *positions, *slots)
+        address = ctypes.addressof(numbers)
         hidden = torch.empty(count, self.hidden_size)
         batch = library.Batch(
-            num_tokens=count,
-            token_ids=address,
-            positions=address + 4 * count,
-            slots=address + 8 * count,
-            rotary=self._rotary.data_ptr(),
-            tables=self._table_addresses,
-            table_stride=self._tables[0].shape[1],
-            hidden=hidden.data_ptr(),
+            count,
+            address,
+            address + 4 * count,
+            self._rotary.data_ptr(),
+            address + 8 * count,
+            self._table_addresses,
+            self._table_stride,
         )
+        batch.hidden = hidden.data_ptr()
         if adapters:
             distinct = {adapter: number for number, adapter in enumerate(dict.fromkeys(filter(None, adapters)))}
             of_tokens = np.array([-1 if one is None else distinct[one] for one in adapters], dtype=np.int32)
