@@ -19,6 +19,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM
 
 from kilonova.core.types import Finished, GenerationRequest, SamplingParams, TextDelta
+from kilonova.engine.config import EngineConfig
 from kilonova.engine.engine import Engine
 from kilonova.models.checkpoint import load_decoder, save_decoder
 from kilonova.models.decoder.config import DecoderConfig
@@ -61,7 +62,7 @@ def main(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for both; PyTorch's default if left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """Generate greedily with both, end of turn switched off, and report medians and their ratio.
+    """Generate greedily with both, end of turn switched off and without guesses, and report medians and their ratio.
 
     Both generate once unmeasured first, and the share of tokens on which they agree is reported.
     """
@@ -112,7 +113,7 @@ class Runners:
         decoder = load_decoder(directory, dtype=dtype)
         self.parameters = decoder.num_parameters()
         self.vocab_size = decoder.config.vocab_size
-        self.engine = Engine(decoder, tokenizer)
+        self.engine = Engine(decoder, tokenizer, EngineConfig(speculate=False))
         self.reference: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
         self.reference.generation_config.eos_token_id = None
         self.reference.generation_config.pad_token_id = 0
@@ -147,7 +148,8 @@ class Runners:
         return torch.tensor(ours), theirs[:, prompts.shape[1] :]
 
     def run_engine(self, prompts: torch.Tensor, new_tokens: int) -> Measurement:
-        """One timed round of the engine, all streams submitted together."""
+        """One timed round of the engine, all streams submitted together; nothing is left from earlier rounds."""
+        self.engine.reset_prefix_cache()
         started = time.perf_counter()
         generations = [self.engine.submit(greedy(prompt, new_tokens)) for prompt in prompts]
         last = [event for generation in generations for event in generation if isinstance(event, Finished)]
