@@ -14,9 +14,7 @@ from kilonova.core.types import Finished, GenerationRequest, SamplingParams, Tex
 from kilonova.engine.config import EngineConfig
 from kilonova.engine.engine import Engine
 from kilonova.engine.generation import Generation
-from kilonova.models.checkpoint import load_config
-from kilonova.models.decoder.model import Decoder
-from peers.job import Job, file_bytes, run_job
+from peers.job import Job, run_job
 
 # Tokens of every running stream before the long prompt arrives, and that its prompt and first tokens may take.
 BEFORE, AFTER = 64, 192
@@ -29,13 +27,10 @@ class KilonovaEngine:
     def __init__(self, job: Job) -> None:
         torch.set_num_threads(job.threads)
         self.version = kilonova.__version__
-        self.weight_bytes = file_bytes(job.weights, "*.safetensors")
-        if job.bits == 32:
-            with torch.device("meta"):
-                self.weight_bytes = 4 * Decoder(load_config(job.weights)).num_parameters()
-        self.engine = Engine.from_directory(
-            job.weights, EngineConfig(max_num_seqs=64), dtype=DTYPES.get(job.bits, "auto")
-        )
+        # Random weights soon repeat themselves, so that guesses would always be right.
+        config = EngineConfig(max_num_seqs=64, speculate=False)
+        self.engine = Engine.from_directory(job.weights, config, dtype=DTYPES.get(job.bits, "auto"))
+        self.weight_bytes = self.engine.weight_bytes
 
     def prefill(self, prompt: list[int]) -> float:
         return self._submit([prompt], 1)[0][-1].time_to_first_token

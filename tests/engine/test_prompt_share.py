@@ -33,7 +33,7 @@ def test_bounds():
     slow, fast = PromptShare(256), PromptShare(256)
     settle(slow, 0.001, 0.1, 0.01)
     settle(fast, 1.0, 0.0, 1e-6)
-    assert (slow.tokens, fast.tokens) == (32, 256)
+    assert (slow.tokens, fast.tokens) == (8, 256)
 
 
 def test_nothing_is_assumed_before_it_was_seen():

@@ -5,7 +5,7 @@ import pytest
 from kilonova.core.types import SamplingParams
 from kilonova.engine.block_tables import BLOCK_SIZE, BlockTables, GroupSize
 from kilonova.engine.cache_points import CachePoint
-from kilonova.engine.scheduler import PRIORITIES, Scheduler, Sequence
+from kilonova.engine.scheduler import PRIORITIES, Chunk, Scheduler, Sequence
 
 
 class Clock:
@@ -367,3 +367,19 @@ def test_ten_thousand_random_operations_leave_the_pool_as_it_began(window, num_b
     scheduler.blocks.forget()
     assert scheduler.blocks.stats() == untouched
     assert sorted(scheduler._free_slots) == list(range(6))
+
+
+def test_short_prompts_are_read_whole_where_long_ones_get_little():
+    scheduler = make(8, num_blocks=200, prefill_tokens=256, mixed_prefill_tokens=128)
+    generating = sequence(4)
+    scheduler.add(generating)
+    run(scheduler)
+    # Steps with prompts turn out to take far longer than those without: long prompts are read in small pieces.
+    for _ in range(20):
+        scheduler.observe([Chunk(generating, 4, 1)], 1.0)
+        scheduler.observe([Chunk(generating, 4, 1), Chunk(sequence(200), 0, 32)], 50.0)
+    first_long, short, second_long = sequence(300), sequence(90), sequence(290)
+    for one in (first_long, short, second_long):
+        scheduler.add(one)
+    assert run(scheduler)[1:] == [(first_long, 0, 8), (short, 0, 90)]
+    assert run(scheduler)[2:] == [(first_long, 8, 8)]

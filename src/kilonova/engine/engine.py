@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -144,14 +145,26 @@ class Engine:
         draft_directory: str | Path | None = None,
     ) -> Engine:
         """The engine of a checkpoint directory, and of its draft model's. Raises CheckpointError or ConfigError."""
-        tokenizer = Tokenizer.from_directory(directory)
-        chosen = choose_device(device)
-        compute_dtype = choose_dtype(dtype, chosen)
-        model = _load(directory, compute_dtype, chosen)
-        draft_model = (
-            None if draft_directory is None else load_decoder(draft_directory, dtype=compute_dtype, device=chosen)
-        )
-        return cls(model, tokenizer, config, compute_dtype=compute_dtype, draft_model=draft_model)
+
+        def build() -> Engine:
+            tokenizer = Tokenizer.from_directory(directory)
+            chosen = choose_device(device)
+            compute_dtype = choose_dtype(dtype, chosen)
+            model = _load(directory, compute_dtype, chosen)
+            draft = (
+                None if draft_directory is None else load_decoder(draft_directory, dtype=compute_dtype, device=chosen)
+            )
+            return cls(model, tokenizer, config, compute_dtype=compute_dtype, draft_model=draft)
+
+        # On a thread that ends, and its OpenMP workers with it: where more of them than processors exist, they all
+        # sleep between products, and prompts take half as long again.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            return pool.submit(build).result()
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights that a step of one token reads."""
+        return self._runner.weight_bytes
 
     def count_tokens(self, request: GenerationRequest) -> int:
         """Exactly what `Usage.input_tokens` of this request would be. Raises InvalidRequest."""

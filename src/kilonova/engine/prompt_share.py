@@ -4,14 +4,14 @@ from __future__ import annotations
 
 # A step with prompt tokens is to take at most so many times what one without takes.
 _SLOWDOWN = 2.0
-_LEAST_TOKENS = 32
+_LEAST_TOKENS = 8
 # The weight of the newest step in the average, and the most by which one step changes the number of tokens.
 _NEWEST = 0.2
 _LEAST_CHANGE, _MOST_CHANGE = 0.5, 1.5
 
 
 class PromptShare:
-    """Follows how long steps take, and sets `tokens`, between 32 and `most_tokens`, to suit.
+    """Follows how long steps take, and sets `tokens`, between 8 and `most_tokens`, to suit.
 
     What a prompt token costs beside what a generating sequence does differs with model, machine, kernels and context,
     so it is measured as it goes. Until steps of both kinds were seen, `tokens` is the most.

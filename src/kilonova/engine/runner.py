@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -86,6 +86,18 @@ class ModelRunner:
     def instructions(self) -> str | None:
         """The instruction set of the native kernels in use; None where PyTorch computes everything."""
         return None if self._kernels is None else self._kernels.instructions
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights that a step of one token reads, all experts included."""
+        if self._native is None or self._head.packed is None:
+            return sum(tensor.nbytes for tensor in (*self._model.parameters(), *self._model.buffers()))
+        return sum(joined.packed.nbytes for joined in self._products() if joined.packed is not None)
+
+    def _products(self) -> Iterator[JoinedLinear]:
+        for layer in self._layers:
+            yield from (layer.qkv, layer.output, layer.gate_up, layer.down)
+        yield self._head
 
     def adapter(self, tensors: AdapterTensors) -> AdapterWeights:
         """A LoRA adapter over the layers of `adaptable_shapes`, in the model's dtype, ready for steps."""

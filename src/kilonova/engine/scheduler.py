@@ -104,11 +104,11 @@ class Scheduler(Generic[S]):
 
     Sequences that generate go first, one token each and its guesses, so that a long prompt never stalls them; prompts
     are then read in chunks of at most `prefill_tokens` a step in all, and of at most `mixed_prefill_tokens` while
-    others generate: fewer where `observe` is told that these take long. A sequence is admitted when its prompt can be
-    read at once and there are blocks for the first chunk. Where blocks run out, the running sequence of the lowest
-    priority, among equals the one that arrived last, gives up its own and goes back to the front of its queue; it is
-    read again later. One sequence alone always has room for `blocks.max_length` tokens. `clock` gives the seconds in
-    which sequences arrive.
+    others generate. Prompts longer than this get fewer there, where `observe` is told that they take long. A sequence
+    is admitted when its prompt can be read at once and there are blocks for the first chunk. Where blocks run out, the
+    running sequence of the lowest priority, among equals the one that arrived last, gives up its own and goes back to
+    the front of its queue; it is read again later. One sequence alone always has room for `blocks.max_length` tokens.
+    `clock` gives the seconds in which sequences arrive.
     """
 
     def __init__(
@@ -143,25 +143,35 @@ class Scheduler(Generic[S]):
         for sequence in list(self.running):
             if sequence.slot >= 0 and sequence.is_generating:
                 self._schedule_token(sequence, chunks)
-        mixed = min(self._mixed_prefill_tokens, self._prompt_share.tokens)
-        budget = mixed if chunks else self._prefill_tokens
+        budget = self._mixed_prefill_tokens if chunks else self._prefill_tokens
+        # What is left of it for prompts that take several steps.
+        share = min(budget, self._prompt_share.tokens) if chunks else budget
         is_short = False
         for sequence in list(self.running):
             if budget == 0 or is_short:
                 break
-            if sequence.slot >= 0 and not sequence.is_generating:
-                budget -= self._schedule_chunk(sequence, budget, chunks)
+            most = budget if self._is_short_prompt(sequence) else min(budget, share)
+            if most and sequence.slot >= 0 and not sequence.is_generating:
+                length = self._schedule_chunk(sequence, most, chunks)
+                budget, share = budget - length, self._left(share, sequence, length)
                 is_short = sequence not in chunks
         while budget and not is_short and self.waiting and self._free_slots:
             sequence = self.waiting.first()
-            length = self._admit(sequence, budget)
+            length = self._admit(sequence, budget, share)
             if length == 0:
                 break
             chunks[sequence] = Chunk(sequence, sequence.num_computed, length)
-            budget -= length
+            budget, share = budget - length, self._left(share, sequence, length)
         return sorted(
             chunks.values(), key=lambda chunk: (not chunk.is_single, chunk.sequence.slot if chunk.is_single else 0)
         )
+
+    def _left(self, share: int, sequence: S, length: int) -> int:
+        return share if self._is_short_prompt(sequence) else max(0, share - length)
+
+    def _is_short_prompt(self, sequence: S) -> bool:
+        """Whether one step beside others is enough to read it: it may delay them once."""
+        return len(sequence.token_ids) - sequence.num_cached <= self._mixed_prefill_tokens
 
     def complete(self, chunks: Iterable[Chunk[S]]) -> None:
         """Note that `chunks` were computed: what they filled can be found by others from now on."""
@@ -231,8 +241,11 @@ class Scheduler(Generic[S]):
             chunks.pop(victim, None)
             self._preempt(victim)
 
-    def _admit(self, sequence: S, budget: int) -> int:
-        """Gives a waiting sequence a slot and its first chunk, of the length returned; 0 where there is no room."""
+    def _admit(self, sequence: S, budget: int, share: int) -> int:
+        """Gives a waiting sequence a slot and its first chunk, of the length returned; 0 where there is no room.
+
+        The chunk has at most `budget` tokens, and where that is not all of the prompt at most `share`.
+        """
         # Those that run may each need a block soon: without these, they would take back what is given here.
         spare = len(self.running)
         if self.blocks.num_available <= spare:
@@ -242,9 +255,10 @@ class Scheduler(Generic[S]):
         if sequence.reads_prefixes:
             names = sequence.block_names((len(sequence.token_ids) - 1) // BLOCK_SIZE)
             cached = self.blocks.take_prefix(slot, names)
-        length = min(budget, len(sequence.token_ids) - cached)
+        length = len(sequence.token_ids) - cached
+        length = min(length, budget if length <= self._mixed_prefill_tokens else min(budget, share))
         room = self.blocks.room(slot, cached, length, spare)
-        fits = room == length
+        fits = room == length > 0
         if sequence.was_preempted:
             # It comes back only where it can be read whole, lest it is preempted again and again.
             fits = fits and self.blocks.fits(slot, len(sequence.token_ids), spare)

@@ -17,12 +17,44 @@ static double weigh(const float* logits, int64_t vocabulary, float most, float t
   return total;
 }
 
-// Weights of at least `floor`, largest first.
 static void gather(const float* weights, int64_t vocabulary, float floor, std::vector<float>& found) {
   found.clear();
   for (int64_t i = 0; i < vocabulary; ++i)
     if (weights[i] >= floor) found.push_back(weights[i]);
-  std::sort(found.begin(), found.end(), std::greater<float>());
+}
+
+// Moves what is above `pivot` to the front of `first` to `last`, and adds it up; the end of it.
+static float* split(float* first, float* last, float pivot, double& above) {
+  float* end = first;
+  for (float* at = first; at < last; ++at) {
+    if (*at <= pivot) continue;
+    const float weight = *at;
+    *at = *end, *end++ = weight;
+    above += double(weight);
+  }
+  return end;
+}
+
+// The weight at which the sum of the weights, largest first, reaches `wanted`; below 0 where all are less than that.
+static float nucleus_floor(std::vector<float>& found, double wanted) {
+  float *first = found.data(), *last = first + found.size();
+  double before = 0.0;
+  while (first < last) {
+    const float a = first[0], b = first[(last - first) / 2], c = last[-1];
+    const float pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));
+    double above = before;
+    float* middle = split(first, last, pivot, above);
+    if (above >= wanted) {
+      last = middle;
+      continue;
+    }
+    float* rest = middle;
+    for (float* at = middle; at < last; ++at)
+      if (*at == pivot) std::swap(*at, *rest++), above += double(pivot);
+    if (above >= wanted) return pivot;
+    first = rest, before = above;
+  }
+  return -1.0f;
 }
 
 // The least weight that the filters keep. The largest weight is 1: most of what is kept lies a few powers below it.
@@ -32,24 +64,18 @@ static float least_kept(const float* weights, int64_t vocabulary, double total, 
   if (!has_top_k && !has_top_p) return 0.0f;
   for (float floor = 1.0f / 64;; floor = floor > 1e-30f ? floor / 4096 : 0.0f) {
     gather(weights, vocabulary, floor, found);
-    const int64_t count = found.size();
     float least = 0.0f;
     double kept = total;
     if (has_top_k) {
-      if (count < draw.top_k && floor > 0.0f) continue;
+      if (static_cast<int64_t>(found.size()) < draw.top_k) continue;
+      std::nth_element(found.begin(), found.begin() + draw.top_k - 1, found.end(), std::greater<float>());
       least = found[draw.top_k - 1];
-      if (least > 0.0f || floor == 0.0f) {
-        kept = 0.0;
-        for (const float weight : found)
-          if (weight >= least) kept += double(weight);
-      }
+      kept = 0.0;
+      for (const float weight : found) kept += weight >= least ? double(weight) : 0.0;
     }
     if (!has_top_p) return least;
-    double running = 0.0;
-    for (const float weight : found) {
-      running += double(weight);
-      if (running >= draw.top_p * kept) return weight > least ? weight : least;
-    }
+    const float nucleus = nucleus_floor(found, draw.top_p * kept);
+    if (nucleus >= 0.0f) return nucleus > least ? nucleus : least;
     if (floor == 0.0f) return least;
   }
 }
