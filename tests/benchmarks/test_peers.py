@@ -54,7 +54,7 @@ def test_decode_reports_rows_of_both_engines(tiny_micro_directory: Path, tmp_pat
         assert len(row["rounds"]) == 1
         assert row["least"] <= row["tokens_per_s"] <= row["most"]
         # 512 x 64 embeddings and two layers, 4 bytes each; the same for both.
-        assert row["weight_mb"] == pytest.approx(report["rows"][0]["weight_mb"], rel=1e-3)
+        assert row["weight_mb"] == pytest.approx(report["rows"][0]["weight_mb"], rel=1e-2)
         assert row["weight_mb"] > 4 * 512 * 64 / 1e6
         fraction = row["tokens_per_s"] * row["weight_mb"] / 1000 / report["read_bandwidth_gb_s"]
         assert row["bandwidth_fraction"] == pytest.approx(fraction, rel=0.9)

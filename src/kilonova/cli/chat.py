@@ -19,7 +19,6 @@ from kilonova.core.types import (
 )
 
 if TYPE_CHECKING:
-    from kilonova.engine.config import EngineConfig
     from kilonova.engine.engine import Engine
 
 app = typer.Typer()
@@ -47,6 +46,7 @@ class Conversation:
     def use_model(self, model: str) -> None:
         """Answer with `model`, a registered name or a checkpoint directory, from now on."""
         from kilonova.cli.models import find_directory
+        from kilonova.engine.config import EngineConfig
         from kilonova.engine.engine import Engine
 
         engine = Engine.from_directory(find_directory(model), EngineConfig(max_num_seqs=1))
