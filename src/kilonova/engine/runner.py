@@ -25,7 +25,8 @@ from kilonova.engine.low_rank import DOWN, GATE_UP, OUTPUT, QKV, AdapterWeights,
 from kilonova.engine.native.decoder import NativeDecoder, NativeLayer, unsupported
 from kilonova.engine.native.library import Context, instruction_sets
 from kilonova.engine.native.sampling import sample as native_sample
-from kilonova.engine.native.weights import multiply
+from kilonova.engine.native.weights import gate, multiply
+from kilonova.engine.native.weights import rms_norm as native_rms_norm
 from kilonova.engine.sampling import RawLogprob, logprobs
 from kilonova.models.adapter import AdapterTensors
 from kilonova.models.decoder.model import Decoder, DecoderLayer
@@ -154,7 +155,7 @@ class ModelRunner:
         adapters = _adapted_rows(tokens)
         for layer in self._layers:
             x = layer(x, cos, signed_sin, attend, adapters)
-        return _norm(decoder.norm, x)
+        return _norm(decoder.norm, x, self._kernels)
 
     def _output_projection(self, model: Decoder) -> JoinedLinear:
         head = model.get_submodule("lm_head")
@@ -195,6 +196,7 @@ class _FusedLayer:
 
     def __init__(self, layer: DecoderLayer, kernels: Context | None, dtype: torch.dtype) -> None:
         attention = layer.self_attn
+        self.kernels = kernels
         self.index = attention.layer_index
         self.window = attention.sliding_window
         self.head_dim = attention.head_dim
@@ -228,7 +230,7 @@ class _FusedLayer:
         self, x: Tensor, cos: Tensor, signed_sin: Tensor, attend: StepAttention, adapters: Sequence[AdaptedRows] = ()
     ) -> Tensor:
         """`x` is `[tokens, hidden]`; `cos` and `signed_sin` are `[tokens, 1, head_dim]`."""
-        normed = _norm(self.input_norm, x)
+        normed = _norm(self.input_norm, x, self.kernels)
         qkv = self.qkv(normed)
         self._adapt(adapters, QKV, qkv, normed)
         heads = qkv.view(len(x), -1, self.head_dim)
@@ -241,13 +243,16 @@ class _FusedLayer:
         attended = attend.attend_flat(query, key, value, self.index, self.window).reshape(len(x), -1)
         x = self.output.add_to(x, attended)
         self._adapt(adapters, OUTPUT, x, attended)
-        normed = _norm(self.mlp_norm, x)
+        normed = _norm(self.mlp_norm, x, self.kernels)
         if not isinstance(self.mlp, GatedMLP):
             return x + self.mlp.forward(normed)
         gate_up = self.gate_up(normed)
         self._adapt(adapters, GATE_UP, gate_up, normed)
-        gate, up = gate_up.view(len(x), -1, 2).unbind(2)
-        gated = silu(gate) * up
+        if self.kernels is not None and gate_up.dtype == torch.float32:
+            gated = gate(self.kernels, gate_up)
+        else:
+            gates, ups = gate_up.view(len(x), -1, 2).unbind(2)
+            gated = silu(gates) * ups
         x = self.down.add_to(x, gated)
         self._adapt(adapters, DOWN, x, gated)
         return x
@@ -280,8 +285,10 @@ def _native_kernels(model: Decoder, cache: KVCache) -> Context | None:
     return None if problem else context
 
 
-def _norm(norm: RMSNorm, x: Tensor) -> Tensor:
+def _norm(norm: RMSNorm, x: Tensor, kernels: Context | None) -> Tensor:
     """`norm(x)`, in float32 also with a weight of another dtype."""
+    if kernels is not None and x.dtype == torch.float32:
+        return native_rms_norm(kernels, x, norm.weight.float(), norm.eps)
     if x.dtype != torch.float32 or norm.weight.dtype == torch.float32:
         return norm.forward(x)
     return rms_norm(x, norm.weight.shape, norm.weight.float(), norm.eps)

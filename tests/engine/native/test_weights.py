@@ -10,11 +10,13 @@ from kilonova.engine.native import library
 from kilonova.engine.native.weights import (
     PackedLinear,
     expand,
+    gate,
     in_large_pages,
     multiply,
     pack_float,
     pack_int4,
     pack_int8,
+    rms_norm,
 )
 from kilonova.nn.quantized import QuantizedLinear
 
@@ -102,6 +104,17 @@ def test_a_token_does_not_depend_on_its_batch(context, number_format):
     for first in range(16):
         for last in range(first + 1, 17):
             assert torch.equal(multiply(context, packed, x[first:last]), together[first:last])
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 16), (7, 96), (130, 1024)])
+def test_norms_and_gates(context, rows, size):
+    x, weight = random(rows, size), 1 + random(size, seed=1)
+    wide = x.double()
+    expected = wide * (wide.square().mean(1, keepdim=True) + 1e-6).rsqrt() * weight.double()
+    torch.testing.assert_close(rms_norm(context, x, weight, 1e-6).double(), expected, rtol=1e-5, atol=1e-6)
+    pairs = 8 * random(rows, 2 * size, seed=2)
+    gates, ups = pairs.double().unflatten(1, (-1, 2)).unbind(2)
+    torch.testing.assert_close(gate(context, pairs).double(), gates * gates.sigmoid() * ups, rtol=1e-5, atol=1e-6)
 
 
 def test_no_activation_at_all(context):

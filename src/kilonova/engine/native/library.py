@@ -17,7 +17,7 @@ from kilonova.core.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
-_ABI = 2
+_ABI = 3
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
 
 
@@ -127,6 +127,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "multiply": ((c_void_p, POINTER(Linear), c_void_p, c_int64, c_void_p, c_int), c_int),
         "expand": ((c_void_p, POINTER(Linear), c_void_p, c_int, c_int), c_int),
         "choose": ((c_void_p, c_void_p, c_int64, c_int64, POINTER(Draw), POINTER(c_int32), c_int), c_int),
+        "pointwise": ((c_void_p, c_void_p, c_void_p, c_float, c_int64, c_int64, c_void_p, c_int), None),
         "sweep": ((c_void_p, c_void_p, c_int64, c_int), c_float),
         "advise": ((c_void_p, c_int64), None),
     }
@@ -176,6 +177,10 @@ class Context:
         """The numbers that integer weights stand for, `[out, in]` in float32 or bfloat16 at the address `y`."""
         if self.library.kilonova_expand(self._handle, ctypes.byref(weights), y, bfloat16, num_threads):
             raise MemoryError("no memory to expand weights")
+
+    def pointwise(self, x: int, weight: int | None, eps: float, rows: int, size: int, y: int, num_threads: int) -> None:
+        """The norm of each row of float32, or without a weight `silu(gate) * up` where these lie in turn."""
+        self.library.kilonova_pointwise(self._handle, x, weight, eps, rows, size, y, num_threads)
 
     def choose(self, logits: int, rows: int, vocab_size: int, draws: Sequence[Draw], num_threads: int) -> list[int]:
         """A token for each row of float32 logits at the address `logits`; -1 where they are not finite."""

@@ -86,3 +86,21 @@ def multiply(context: library.Context, packed: PackedLinear, x: Tensor) -> Tenso
     out = torch.empty(len(x), packed.struct.out_features)
     context.multiply(packed.struct, x.data_ptr(), len(x), out.data_ptr(), torch.get_num_threads())
     return out
+
+
+def rms_norm(context: library.Context, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`RMSNorm` of float32 rows `[N, size]` with a float32 `weight`, in one pass."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    threads = torch.get_num_threads()
+    context.pointwise(x.data_ptr(), weight.data_ptr(), eps, x.shape[0], x.shape[1], out.data_ptr(), threads)
+    return out
+
+
+def gate(context: library.Context, pairs: Tensor) -> Tensor:
+    """`silu(gate) * up` `[N, size]` of float32 rows `[N, 2 * size]` in which gate and up lie in turn."""
+    pairs = pairs.contiguous()
+    out = torch.empty(pairs.shape[0], pairs.shape[1] // 2)
+    threads = torch.get_num_threads()
+    context.pointwise(pairs.data_ptr(), None, 0.0, out.shape[0], out.shape[1], out.data_ptr(), threads)
+    return out

@@ -64,3 +64,11 @@ static int choose_tokens(void* context, const float* logits, int64_t rows, int64
 } catch (const std::bad_alloc&) {
   return 1;
 }
+
+static void pointwise(void* context, const float* x, const float* weight, float eps, int64_t rows, int64_t size,
+                      float* y, int threads) {
+  auto& own = *static_cast<Context*>(context);
+  std::lock_guard<std::mutex> lock(own.mutex);
+  Pointwise job{x, weight, eps, rows, size, y};
+  own.team.run<run_pointwise>(threads, job);
+}

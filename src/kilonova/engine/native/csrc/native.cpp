@@ -70,12 +70,13 @@ struct Instructions {
   int (*multiply)(void*, const Linear*, const float*, int64_t, float*, int);
   float (*sweep)(void*, const float*, int64_t, int);
   int (*expand)(void*, const Linear*, void*, int, int);
+  void (*pointwise)(void*, const float*, const float*, float, int64_t, int64_t, float*, int);
   int (*choose)(void*, const float*, int64_t, int64_t, const Draw*, int32_t*, int);
 };
 
 #define KILONOVA_ENTRY(set) \
   {#set, set::kLanes, set::create, set::destroy, set::decode, set::multiply, set::sweep, set::expand, \
-   set::choose_tokens}
+   set::pointwise, set::choose_tokens}
 const Instructions kAll[] = {KILONOVA_ENTRY(avx512_vnni), KILONOVA_ENTRY(avx512), KILONOVA_ENTRY(avx2)};
 
 bool runs(int index) {
@@ -97,7 +98,7 @@ struct Handle {
 extern "C" {
 
 // Changes whenever the structures in model.h do.
-int kilonova_abi() { return 2; }
+int kilonova_abi() { return 3; }
 
 // The instruction sets of this machine, best first: name `index`, or null.
 const char* kilonova_instructions(int index) {
@@ -140,6 +141,13 @@ float kilonova_sweep(void* handle, const float* data, int64_t count, int threads
 int kilonova_expand(void* handle, const Linear* weights, void* y, int bfloat16, int threads) {
   auto* own = static_cast<Handle*>(handle);
   return own->instructions->expand(own->context, weights, y, bfloat16, threads);
+}
+
+// The norm of each row, or without a weight silu(gate) * up of rows in which the two lie in turn.
+void kilonova_pointwise(void* handle, const float* x, const float* weight, float eps, int64_t rows, int64_t size,
+                        float* y, int threads) {
+  auto* own = static_cast<Handle*>(handle);
+  own->instructions->pointwise(own->context, x, weight, eps, rows, size, y, threads);
 }
 
 int kilonova_choose(void* handle, const float* logits, int64_t rows, int64_t vocabulary, const Draw* draws,

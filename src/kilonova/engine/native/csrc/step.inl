@@ -365,3 +365,20 @@ static void run_expansion(Expansion& job, Team& team, int rank) {
     else expand_row(w, row, buffer.data(), static_cast<float*>(job.y) + at);
   }
 }
+
+struct Pointwise {
+  const float* x;
+  const float* weight;  // null: gate and up in turn, else those of the norm
+  float eps;
+  int64_t rows, size;
+  float* y;
+};
+
+// What PyTorch takes several passes for: the norm of each row, or silu(gate) * up.
+static void run_pointwise(Pointwise& job, Team& team, int rank) {
+  const Share mine = share(job.rows, 1, team, rank);
+  for (int64_t row = mine.first; row < mine.last; ++row) {
+    if (job.weight) rms_norm(job.x + row * job.size, job.weight, job.eps, job.size, job.y + row * job.size);
+    else gate(job.x + row * 2 * job.size, 0, job.size, job.y + row * job.size);
+  }
+}
