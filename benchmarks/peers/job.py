@@ -62,17 +62,29 @@ class Engine(Protocol):
         ...
 
 
-def difference(run: Callable[[list[list[int]], int], Any], prompts: Callable[[str], list[list[int]]], n: int) -> float:
-    """For engines that only run to completion: the seconds of n + 1 tokens less those of the first."""
-    first, all_tokens = prompts("first"), prompts("all")
-    started = time.perf_counter()
-    run(first, 1)
-    between = time.perf_counter()
-    run(all_tokens, n + 1)
-    seconds = (time.perf_counter() - between) - (between - started)
-    if seconds <= 0:
-        raise RuntimeError(f"{n + 1} tokens took no longer than the first: ask for more")
-    return seconds
+class RunToCompletion:
+    """Measures an engine that gives all tokens at once, through `run`: times are those of whole runs, or differ."""
+
+    def run(self, prompts: list[list[int]], new_tokens: int) -> None:
+        """Generate so many tokens greedily for each prompt, no fewer."""
+        raise NotImplementedError
+
+    def prefill(self, prompt: list[int]) -> float:
+        started = time.perf_counter()
+        self.run([prompt], 1)
+        return time.perf_counter() - started
+
+    def decode(self, prompts: Callable[[str], list[list[int]]], new_tokens: int) -> float:
+        """The seconds of `new_tokens` + 1 tokens less those of the first."""
+        first, all_tokens = prompts("first"), prompts("all")
+        started = time.perf_counter()
+        self.run(first, 1)
+        between = time.perf_counter()
+        self.run(all_tokens, new_tokens + 1)
+        seconds = (time.perf_counter() - between) - (between - started)
+        if seconds <= 0:
+            raise RuntimeError(f"{new_tokens + 1} tokens took no longer than the first: ask for more")
+        return seconds
 
 
 def run_job(load: Callable[[Job], Engine]) -> None:

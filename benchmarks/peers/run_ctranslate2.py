@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import ctranslate2
 
-from peers.job import Job, difference, file_bytes, run_job
+from peers.job import Job, RunToCompletion, file_bytes, run_job
 
 COMPUTE_TYPES = {8: "int8", 16: "bfloat16", 32: "float32"}
 
 
-class CTranslate2Engine:
+class CTranslate2Engine(RunToCompletion):
     """A directory that CTranslate2's converter made."""
 
     def __init__(self, job: Job) -> None:
@@ -29,15 +27,7 @@ class CTranslate2Engine:
             inter_threads=1,
         )
 
-    def prefill(self, prompt: list[int]) -> float:
-        started = time.perf_counter()
-        self._run([prompt], 1)
-        return time.perf_counter() - started
-
-    def decode(self, prompts: Callable[[str], list[list[int]]], new_tokens: int) -> float:
-        return difference(self._run, prompts, new_tokens)
-
-    def _run(self, prompts: list[list[int]], new_tokens: int) -> None:
+    def run(self, prompts: list[list[int]], new_tokens: int) -> None:
         results = self.generator.generate_batch(
             [[self.names[token] for token in prompt] for prompt in prompts],
             max_length=new_tokens,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 import openvino
 import openvino_genai
 
-from peers.job import Job, difference, file_bytes, run_job
+from peers.job import Job, RunToCompletion, file_bytes, run_job
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(RunToCompletion):
     """A directory that optimum-intel exported."""
 
     def __init__(self, job: Job) -> None:
@@ -20,15 +17,7 @@ class OpenVINOEngine:
         self.weight_bytes = file_bytes(job.weights, "openvino_model.bin")
         self.pipeline = openvino_genai.LLMPipeline(job.weights, "CPU", INFERENCE_NUM_THREADS=job.threads)
 
-    def prefill(self, prompt: list[int]) -> float:
-        started = time.perf_counter()
-        self._run([prompt], 1)
-        return time.perf_counter() - started
-
-    def decode(self, prompts: Callable[[str], list[list[int]]], new_tokens: int) -> float:
-        return difference(self._run, prompts, new_tokens)
-
-    def _run(self, prompts: list[list[int]], new_tokens: int) -> None:
+    def run(self, prompts: list[list[int]], new_tokens: int) -> None:
         config = openvino_genai.GenerationConfig()
         config.max_new_tokens = new_tokens
         config.ignore_eos = True

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 
-from peers.job import Job, difference, file_bytes, run_job
+from peers.job import Job, RunToCompletion, file_bytes, run_job
 
 KV_CACHE_GIB = 2
 
 
-class VLLMEngine:
+class VLLMEngine(RunToCompletion):
     """The offline engine in bfloat16, with prefixes not reused and steps not compiled."""
 
     def __init__(self, job: Job) -> None:
@@ -34,15 +32,7 @@ class VLLMEngine:
             enforce_eager=True,
         )
 
-    def prefill(self, prompt: list[int]) -> float:
-        started = time.perf_counter()
-        self._run([prompt], 1)
-        return time.perf_counter() - started
-
-    def decode(self, prompts: Callable[[str], list[list[int]]], new_tokens: int) -> float:
-        return difference(self._run, prompts, new_tokens)
-
-    def _run(self, prompts: list[list[int]], new_tokens: int) -> None:
+    def run(self, prompts: list[list[int]], new_tokens: int) -> None:
         sampling = self.sampling(temperature=0, max_tokens=new_tokens, ignore_eos=True, detokenize=False)
         self.llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], sampling, use_tqdm=False)
 

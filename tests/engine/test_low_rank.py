@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from tests.engine.adapters import merged, write_adapters
+from tests.engine.decoders import random_decoder
 
 from kilonova.engine.kv_cache import KVCache
 from kilonova.engine.low_rank import AdapterWeights, adaptable_shapes
 from kilonova.engine.native import library
 from kilonova.engine.runner import ModelRunner, StepTokens
 from kilonova.models.adapter import AdapterConfig, adapter_layers, attach_adapter, read_adapter, save_adapter
-from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
 from kilonova.nn.quantized import QuantizedLinear
 
@@ -28,24 +28,7 @@ needs_kernels = pytest.mark.skipif(not library.instruction_sets(), reason="the n
 
 
 def make(variant: str = "qwen3") -> Decoder:
-    fields = {
-        "vocab_size": 101,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "max_position_embeddings": 256,
-    }
-    model = Decoder(DecoderConfig(**{**fields, **VARIANTS[variant]}))
-    generator = torch.Generator().manual_seed(0)
-    model.init_weights(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(parameter * 6 if parameter.ndim == 2 else parameter + 0.2 * noise)
-    return model.eval()
+    return random_decoder(**VARIANTS[variant])
 
 
 @pytest.fixture(scope="module")

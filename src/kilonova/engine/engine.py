@@ -20,9 +20,7 @@ from torch import Tensor
 from kilonova.core.device import choose_device, choose_dtype
 from kilonova.core.errors import (
     CheckpointError,
-    ContextLengthExceeded,
     EngineError,
-    InvalidRequest,
     Overloaded,
 )
 from kilonova.core.types import GenerationRequest
@@ -42,7 +40,7 @@ from kilonova.engine.runner import ModelRunner, StepTokens
 from kilonova.engine.scheduler import PRIORITIES, Chunk, Scheduler
 from kilonova.engine.speculation import Speculator, StepCost
 from kilonova.engine.threads import StepThreads
-from kilonova.engine.validation import check_request
+from kilonova.engine.validation import check_context, encode_prompt
 from kilonova.models.checkpoint import load_decoder
 from kilonova.models.decoder.model import Decoder
 from kilonova.nn.quantized import num_quantized_weights
@@ -168,7 +166,7 @@ class Engine:
 
     def count_tokens(self, request: GenerationRequest) -> int:
         """Exactly what `Usage.input_tokens` of this request would be. Raises InvalidRequest."""
-        return len(self._encode(request))
+        return len(encode_prompt(request, self.tokenizer, self._vocab_size))
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Queue a request.
@@ -176,9 +174,9 @@ class Engine:
         Raises InvalidRequest, ContextLengthExceeded, ModelNotFound for its adapter, Overloaded or EngineError at once.
         """
         arrived = time.perf_counter()
-        prompt = self._encode(request)
+        prompt = encode_prompt(request, self.tokenizer, self._vocab_size)
         sampling = request.sampling
-        self._check_context(len(prompt), sampling.max_tokens)
+        check_context(len(prompt), sampling.max_tokens, self.context_length)
         adapter = self._adapters.get(request.adapter) if request.adapter else None
         running = Request(
             token_ids=prompt,
@@ -246,30 +244,6 @@ class Engine:
             self._thread.join()
         self._adapters.close()
         atexit.unregister(self.close)
-
-    def _encode(self, request: GenerationRequest) -> list[int]:
-        check_request(request, self._vocab_size)
-        if request.prompt is None:
-            return self.tokenizer.encode_chat(request.messages, request.tools)
-        prompt = request.prompt
-        token_ids = self.tokenizer.encode(prompt, allow_special=True) if isinstance(prompt, str) else list(prompt)
-        if not token_ids:
-            raise InvalidRequest("prompt must hold at least one token", field="prompt")
-        return token_ids
-
-    def _check_context(self, prompt_length: int, max_tokens: int | None) -> None:
-        wanted = 1 if max_tokens is None else max_tokens
-        if prompt_length + min(wanted, 1) > self.context_length:
-            field_at_fault = "prompt"
-        elif prompt_length + wanted > self.context_length:
-            field_at_fault = "max_tokens"
-        else:
-            return
-        generated = f" and max_tokens of {max_tokens}" if max_tokens else ""
-        raise ContextLengthExceeded(
-            f"the context holds {self.context_length} tokens; the prompt of {prompt_length}{generated} exceed it",
-            field=field_at_fault,
-        )
 
     @torch.inference_mode()
     def _dry_step(self, num_tokens: int) -> None:
@@ -427,8 +401,7 @@ def _load(directory: str | Path, compute_dtype: torch.dtype, device: torch.devic
     """The decoder, in bfloat16 where it is stored so and the kernels of a CPU compute with it in float32."""
     if device.type == "cpu" and compute_dtype == torch.float32 and instruction_sets():
         model = load_decoder(directory, device=device)
-        if model.model.embed_tokens.weight.dtype in (torch.bfloat16, torch.float32):
-            return model
+        return model if model.model.embed_tokens.weight.dtype == torch.bfloat16 else model.to(compute_dtype)
     return load_decoder(directory, dtype=compute_dtype, device=device)
 
 

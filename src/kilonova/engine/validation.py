@@ -1,15 +1,44 @@
-"""Limits of a request, checked before it is queued."""
+"""A request's tokens and limits, settled before it is queued."""
 
 from __future__ import annotations
 
-from kilonova.core.errors import InvalidRequest
+from kilonova.core.errors import ContextLengthExceeded, InvalidRequest
 from kilonova.core.types import CachePointBlock, GenerationRequest, MediaBlock, SamplingParams, ToolResultBlock
 from kilonova.engine.scheduler import PRIORITIES
+from kilonova.text.tokenizer import Tokenizer
 
 MAX_STOP_SEQUENCES = 2500
 MAX_LOGPROBS = 20
 MAX_CACHE_POINTS = 4
 MAX_CACHE_SECONDS = 86_400
+
+
+def encode_prompt(request: GenerationRequest, tokenizer: Tokenizer, vocab_size: int) -> list[int]:
+    """The tokens that `request` starts from. Raises InvalidRequest as `check_request`, and for none at all."""
+    check_request(request, vocab_size)
+    if request.prompt is None:
+        return tokenizer.encode_chat(request.messages, request.tools)
+    prompt = request.prompt
+    token_ids = tokenizer.encode(prompt, allow_special=True) if isinstance(prompt, str) else list(prompt)
+    if not token_ids:
+        raise InvalidRequest("prompt must hold at least one token", field="prompt")
+    return token_ids
+
+
+def check_context(prompt_length: int, max_tokens: int | None, context_length: int) -> None:
+    """Raise ContextLengthExceeded, which names the field, unless the prompt and what it asks for fit."""
+    wanted = 1 if max_tokens is None else max_tokens
+    if prompt_length + min(wanted, 1) > context_length:
+        field_at_fault = "prompt"
+    elif prompt_length + wanted > context_length:
+        field_at_fault = "max_tokens"
+    else:
+        return
+    generated = f" and max_tokens of {max_tokens}" if max_tokens else ""
+    raise ContextLengthExceeded(
+        f"the context holds {context_length} tokens; the prompt of {prompt_length}{generated} exceed it",
+        field=field_at_fault,
+    )
 
 
 def check_request(request: GenerationRequest, vocab_size: int) -> None:

@@ -6,11 +6,11 @@ import os
 
 import pytest
 import torch
+from tests.engine.decoders import random_decoder
 
 from kilonova.engine.kv_cache import KVCache
 from kilonova.engine.native import library
 from kilonova.engine.runner import ModelRunner, StepTokens
-from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
 from kilonova.nn.quantized import QuantizedLinear
 
@@ -27,27 +27,6 @@ VARIANTS = {
     "seven-queries-a-key": {"num_attention_heads": 7, "num_key_value_heads": 1},
     "mixed-windows": {"layer_windows": (None, 21)},
 }
-
-
-def make(**changes) -> Decoder:
-    fields = {
-        "vocab_size": 101,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "max_position_embeddings": 2048,
-    }
-    model = Decoder(DecoderConfig(**{**fields, **changes}))
-    generator = torch.Generator().manual_seed(0)
-    model.init_weights(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(parameter * 6 if parameter.ndim == 2 else parameter + 0.2 * noise)
-    return model.eval()
 
 
 def runner_of(model: Decoder, dtype: torch.dtype = torch.float32, **options) -> ModelRunner:
@@ -67,7 +46,7 @@ def expected_logits(model: Decoder, ids: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tokens_after_a_prompt(variant):
-    model = make(**VARIANTS[variant])
+    model = random_decoder(**VARIANTS[variant])
     ids = [random_ids(90), random_ids(75, seed=1)]
     expected = [expected_logits(model, one) for one in ids]
     runner = runner_of(model)
@@ -81,7 +60,7 @@ def test_tokens_after_a_prompt(variant):
 
 
 def test_several_tokens_of_a_sequence_see_each_other():
-    model = make()
+    model = random_decoder()
     ids = random_ids(60)
     expected = expected_logits(model, ids)
     runner = runner_of(model)
@@ -92,7 +71,7 @@ def test_several_tokens_of_a_sequence_see_each_other():
 
 
 def test_attention_in_several_pieces():
-    model = make(layer_windows=(None, 700))
+    model = random_decoder(layer_windows=(None, 700))
     ids = random_ids(1400)
     expected = expected_logits(model, ids)
     runner = runner_of(model)
@@ -103,7 +82,7 @@ def test_attention_in_several_pieces():
 
 
 def test_a_token_does_not_depend_on_its_batch_or_on_threads():
-    model = make()
+    model = random_decoder()
     lengths = (33, 600, 47, 120, 18)
     ids = [random_ids(length + 5, seed=length) for length in lengths]
     results = []
@@ -111,7 +90,7 @@ def test_a_token_does_not_depend_on_its_batch_or_on_threads():
     try:
         for alone, count in ((True, 1), (False, 1), (False, 2), (True, 2)):
             torch.set_num_threads(count)
-            runner = runner_of(make())
+            runner = runner_of(random_decoder())
             for slot, one in enumerate(ids):
                 runner.step([StepTokens(slot, 0, one[:-5])])
             rows = []
@@ -130,8 +109,8 @@ def test_a_token_does_not_depend_on_its_batch_or_on_threads():
 
 def test_bfloat16_weights_and_cache():
     ids = random_ids(60)
-    expected = expected_logits(make().bfloat16().float(), ids)
-    runner = runner_of(make().bfloat16(), torch.bfloat16)
+    expected = expected_logits(random_decoder().bfloat16().float(), ids)
+    runner = runner_of(random_decoder().bfloat16(), torch.bfloat16)
     runner.step([StepTokens(0, 0, ids[:30])])
     for position in range(30, 60):
         logits = runner.logits(runner.step([StepTokens(0, position, [ids[position]])]))
@@ -141,11 +120,11 @@ def test_bfloat16_weights_and_cache():
 
 @pytest.mark.parametrize("variant", ["qwen3", "llama-biased"])
 def test_bfloat16_weights_computed_with_in_float32(variant):
-    model = make(**VARIANTS[variant]).bfloat16()
+    model = random_decoder(**VARIANTS[variant]).bfloat16()
     ids = random_ids(60)
-    expected = expected_logits(make(**VARIANTS[variant]).bfloat16().float(), ids)
+    expected = expected_logits(random_decoder(**VARIANTS[variant]).bfloat16().float(), ids)
     for native in (True, False):
-        copy = make(**VARIANTS[variant])
+        copy = random_decoder(**VARIANTS[variant])
         copy.load_state_dict(model.state_dict())
         runner = runner_of(copy.bfloat16(), native=native)
         prompt = runner.logits(runner.step([StepTokens(0, 0, ids[:30])]))
@@ -157,7 +136,7 @@ def test_bfloat16_weights_computed_with_in_float32(variant):
 
 @pytest.mark.parametrize(("number_format", "group_size"), [("int8", None), ("int4", 32), ("int4", 64), ("fp8", None)])
 def test_quantised_layers(number_format, group_size):
-    model = make(intermediate_size=128)
+    model = random_decoder(intermediate_size=128)
     for layer in model.model.layers:
         for block in (layer.self_attn, layer.mlp):
             for name, child in list(block.named_children()):
@@ -174,7 +153,7 @@ def test_quantised_layers(number_format, group_size):
 
 def test_what_the_kernels_cannot_run_goes_through_pytorch():
     for changes in ({"head_dim": 8}, {"hidden_size": 60}):
-        model = make(**changes)
+        model = random_decoder(**changes)
         ids = random_ids(20)
         runner = ModelRunner(model)
         assert runner.instructions is None
@@ -183,7 +162,7 @@ def test_what_the_kernels_cannot_run_goes_through_pytorch():
 
 
 def test_a_forked_process_computes_with_threads_of_its_own():
-    model, ids = make(), random_ids(30)
+    model, ids = random_decoder(), random_ids(30)
     runner = runner_of(model)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

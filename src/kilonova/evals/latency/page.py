@@ -8,20 +8,13 @@ from html import escape
 from pathlib import Path
 
 from kilonova.core.files import write_atomic
+from kilonova.core.page import html_page
 from kilonova.evals.latency.plots import draw_latency, draw_throughput
 from kilonova.evals.latency.report import MEASURES, LoadReport, TargetReport
 from kilonova.evals.latency.tables import figures, notes, number, rates, verdict
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2327; background: #fff; max-width: 1000px; margin: 32px auto;
-  padding: 0 24px; }
-h1 { font-size: 22px; } h2 { font-size: 17px; margin-top: 36px; }
-.figures { display: flex; flex-wrap: wrap; gap: 12px; }
-.figures div { min-width: 150px; border: 1px solid #dde1e4; border-radius: 6px; padding: 8px 12px; }
-.figures b { display: block; font-size: 20px; } .figures span { color: #5b666e; font-size: 13px; }
-table { border-collapse: collapse; } td, th { text-align: left; padding: 3px 16px 3px 0; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } tr.first td { border-top: 1px solid #dde1e4; }
-img { display: block; max-width: 100%; height: auto; }
+tr.first td { border-top: 1px solid #dde1e4; } img { display: block; max-width: 100%; height: auto; }
 """
 
 
@@ -46,10 +39,7 @@ def report_page(report: LoadReport, pictures: dict[str, bytes]) -> str:
         sections.append(f"<h2>Against {escape(report.targets[0].name)}</h2>" + _comparisons(report))
     sections += [f"<h2>{escape(target.name)}</h2>" + _levels(target) for target in report.targets]
     sections.append("<h2>How it was measured</h2>" + _method(report))
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1>{''.join(sections)}</html>\n"
-    )
+    return html_page(title, sections, _STYLE)
 
 
 def _tiles(target: TargetReport) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from kilonova.core.page import html_page
 from kilonova.train.goodput.report import CLASSES, GoodputReport
 from kilonova.train.goodput.table import duration, headline
 
@@ -32,14 +33,6 @@ _WIDTH = 940
 _LEFT = 64
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2327; background: #fff; max-width: 1000px; margin: 32px auto;
-  padding: 0 24px; }
-h1 { font-size: 22px; } h2 { font-size: 17px; margin-top: 36px; }
-.figures { display: flex; flex-wrap: wrap; gap: 12px; }
-.figures div { min-width: 150px; border: 1px solid #dde1e4; border-radius: 6px; padding: 8px 12px; }
-.figures b { display: block; font-size: 20px; } .figures span { color: #5b666e; font-size: 13px; }
-table { border-collapse: collapse; } td, th { text-align: left; padding: 3px 16px 3px 0; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
 i { display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin-right: 8px; }
 svg { display: block; max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #5b666e; }
 """
@@ -61,11 +54,7 @@ def report_page(run: Path, report: GoodputReport) -> str:
             sections.append(f"<h2>{title}</h2>" + _curve(points))
     if len(report.ranks) > 1:
         sections.append("<h2>Ranks</h2>" + _ranks(report))
-    title = f"Run {escape(str(run))}"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1>{''.join(sections)}</html>\n"
-    )
+    return html_page(f"Run {escape(str(run))}", sections, _STYLE)
 
 
 def _classes(report: GoodputReport) -> str:
