@@ -25,7 +25,8 @@ import pytest
 from botocore.config import Config
 
 from kilonova.core.errors import ModelNotFound
-from kilonova.core.types import GenerationEvent, GenerationRequest
+from kilonova.core.types import Finished, GenerationEvent, GenerationRequest, Usage
+from kilonova.engine.generation import Progress
 
 
 def free_port() -> int:
@@ -153,6 +154,10 @@ class ScriptedGeneration:
 
     def cancel(self) -> None:
         self._engine.running.discard(self)
+
+    def progress(self) -> Progress:
+        finished = next((step for step in self._steps if isinstance(step, Finished)), None)
+        return Progress(Usage(7, 0), 0.0, None) if finished is None else Progress(finished.usage, 0.0, "end_turn")
 
 
 class ScriptedEngine:

@@ -38,8 +38,24 @@ class ModelNotFound(KilonovaError):
     """No model answers to this name."""
 
 
+class Unauthenticated(KilonovaError):
+    """The request carries no credentials that are known here."""
+
+
+class AccessDenied(KilonovaError):
+    """The caller is known, and may not do this."""
+
+
 class Overloaded(KilonovaError):
     """The queue is full; the caller may retry later."""
+
+
+class Throttled(KilonovaError):
+    """The caller has used up what its key allows; `retry_after` is in seconds, None where waiting does not help."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class EngineError(KilonovaError):

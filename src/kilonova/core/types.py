@@ -92,6 +92,29 @@ class Tool:
     parameters: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class NamedTool:
+    """The choice of one tool, which must be called."""
+
+    name: str
+
+
+# Whether tools are called as the model sees fit, at least once, or not at all; or which one is called.
+ToolChoice = Literal["auto", "required", "none"] | NamedTool
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the text of an answer must match, from its first character to its last.
+
+    `source` is a JSON schema (`json_schema`), a regular expression (`regex`), the allowed texts (`choice`), a grammar
+    in llguidance's dialect of Lark (`lark`), or None for any JSON object (`json_object`).
+    """
+
+    kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]
+    source: Mapping[str, Any] | str | tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How the next token is chosen.
@@ -102,6 +125,11 @@ class SamplingParams:
     The same `seed` draws the same numbers whatever else is in the batch; None takes a fresh one.
     `prompt_logprobs` asks for the same report for every prompt token but the first. With `ignore_eos` the model's own
     end does not stop it, so that measurements have answers of equal length.
+
+    `frequency_penalty` and `presence_penalty` are subtracted from the logits of generated tokens, for each time and
+    once; `repetition_penalty` divides positive and multiplies negative logits of tokens of prompt and answer (1: off);
+    `logit_bias` adds to the logits of token ids; `min_p` drops tokens less likely than that share of the likeliest.
+    All of them act before temperature and the other filters.
     """
 
     max_tokens: int | None = None
@@ -113,6 +141,11 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     ignore_eos: bool = False
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    min_p: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +154,8 @@ class GenerationRequest:
 
     A conversation that ends with an assistant turn asks the model to continue that turn. Among waiting requests those
     of a higher `service_tier` go first, and within a tier those of different `tenant`s take turns. Tenants share no
-    cached prefixes. `adapter` is the name of one that the engine knows; empty for the model alone.
+    cached prefixes. `adapter` is the name of one that the engine knows; empty for the model alone. Calls of tools always
+    fit their schemas; with a `grammar` there are none, and the text fits it.
     """
 
     model: str
@@ -132,6 +166,9 @@ class GenerationRequest:
     service_tier: ServiceTier = "default"
     tenant: str = ""
     adapter: str = ""
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +227,23 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolUseStart:
+    """A tool call begins; its input follows in pieces."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInputDelta:
+    """A piece of the JSON text of the input of the call that began last."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A complete tool call."""
+    """A complete tool call: the one whose start and pieces came just before."""
 
     block: ToolUseBlock
 
@@ -210,4 +262,4 @@ class Finished:
     latency: float = 0.0
 
 
-GenerationEvent = PromptProcessed | TextDelta | ToolUse | Finished
+GenerationEvent = PromptProcessed | TextDelta | ToolUseStart | ToolInputDelta | ToolUse | Finished

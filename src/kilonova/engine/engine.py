@@ -196,7 +196,7 @@ class Engine:
             context_length=self.context_length,
             arrived=arrived,
         )
-        running.generation = Generation(partial(self._stop, running))
+        running.generation = Generation(partial(self._stop, running), running.progress)
         with self._changed:
             if self._is_closed:
                 raise EngineError("the engine is closed")

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from kilonova.core.types import GenerationEvent
+from kilonova.core.types import GenerationEvent, StopReason, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a generation has come: tokens so far, seconds to the first (0 before it), and why it ended if it has."""
+
+    usage: Usage
+    time_to_first_token: float
+    stop_reason: StopReason | None
 
 
 class Generation(Iterator[GenerationEvent], AsyncIterator[GenerationEvent]):
@@ -14,11 +24,12 @@ class Generation(Iterator[GenerationEvent], AsyncIterator[GenerationEvent]):
 
     Events are PromptProcessed, then TextDelta and ToolUse, then Finished. EngineError is raised from the iteration when
     generation fails. `cancel()` may be called from any thread; it ends the iteration without Finished. A generation has
-    one reader, on a thread or on an event loop.
+    one reader, on a thread or on an event loop. `progress()` may be called at any time, from any thread.
     """
 
-    def __init__(self, cancel: Callable[[], None]) -> None:
+    def __init__(self, cancel: Callable[[], None], progress: Callable[[], Progress]) -> None:
         self._cancel = cancel
+        self.progress = progress
         self._events: SimpleQueue[GenerationEvent | Exception | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: asyncio.Future[None] | None = None

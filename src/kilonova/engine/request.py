@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kilonova.core.types import Finished, PromptProcessed, StopReason, TokenLogprob, Usage
 from kilonova.engine.adapters import Adapter
-from kilonova.engine.generation import Generation
+from kilonova.engine.generation import Generation, Progress
 from kilonova.engine.low_rank import AdapterWeights
 from kilonova.engine.output import OutputStream, to_token_logprob
 from kilonova.engine.sampling import RawLogprob
@@ -32,6 +32,7 @@ class Request(Sequence):
     # Of a guess of the draft model to be right, and whether the present guesses are its.
     chance: float = FIRST_ESTIMATE
     is_modelled: bool = False
+    stop_reason: StopReason | None = None
     is_over: bool = False
 
     @property
@@ -44,6 +45,15 @@ class Request(Sequence):
         """Tokens that can still be generated."""
         left = self.context_length - len(self.token_ids)
         return left if self.max_tokens is None else min(left, self.max_tokens - self.num_output_tokens)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self.prompt_length, self.num_output_tokens, self.num_cached, self.num_kept)
+
+    def progress(self) -> Progress:
+        """What its generation tells while it runs and after."""
+        waited = self.first_token - self.arrived if self.first_token else 0.0
+        return Progress(self.usage, waited, self.stop_reason)
 
     def advance(self, token_id: int | None, raw: RawLogprob | None) -> bool:
         """Take in a sampled token (None: none was asked for) and put what follows from it; whether that is the end."""
@@ -90,9 +100,10 @@ class Request(Sequence):
                 reason = "stop_sequence"
             elif reason == "end_turn" and output.num_tool_calls:
                 reason = "tool_use"
+        self.stop_reason = reason
         finished = Finished(
             reason,
-            Usage(self.prompt_length, self.num_output_tokens, self.num_cached, self.num_kept),
+            self.usage,
             output.stop_sequence,
             time_to_first_token=self.first_token - self.arrived,
             latency=time.perf_counter() - self.arrived,

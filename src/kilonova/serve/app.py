@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kilonova.serve.bedrock.control import Control
 from kilonova.serve.bedrock.errors import BedrockError, error_response
 from kilonova.serve.bedrock.runtime import Runtime
+from kilonova.serve.call import Call, set_call
+from kilonova.serve.gateway import Gateway
 from kilonova.serve.models import ModelServer
 from kilonova.serve.openai.errors import OpenAIError
 from kilonova.serve.openai.models import routes as openai_routes
@@ -30,8 +32,8 @@ access_logger = logging.getLogger("kilonova.access")
 OPENAI_PREFIX = "/v1/"
 
 
-class RequestContext:
-    """Middleware that routes on the path as it was sent, numbers each request, and logs it when it is answered.
+class CallMiddleware:
+    """Makes a `Call` of each request, routes on the path as it was sent, and logs it when it is answered.
 
     Bedrock's model identifiers may be ARNs, whose slashes are percent-encoded: decoding before routing would split
     them.
@@ -44,8 +46,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start = time.perf_counter()
-        request_id = str(uuid.uuid4())
+        call = Call(id=str(uuid.uuid4()), started=time.perf_counter())
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -53,16 +54,19 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["x-amzn-RequestId"] = request_id
-                headers["x-request-id"] = request_id
+                headers["x-amzn-RequestId"] = call.id
+                headers["x-request-id"] = call.id
+                headers.update(call.headers)
             await send(message)
 
         path = scope["raw_path"].decode("latin-1")
         try:
-            await self.app({**scope, "path": path}, receive, send_with_id)
+            routed = {**scope, "path": path}
+            set_call(routed, call)
+            await self.app(routed, receive, send_with_id)
         finally:
-            milliseconds = (time.perf_counter() - start) * 1000
-            access_logger.info("%s %s %s %d %.1f ms", request_id, scope["method"], path, status, milliseconds)
+            milliseconds = (time.perf_counter() - call.started) * 1000
+            access_logger.info("%s %s %s %d %.1f ms", call.id, scope["method"], path, status, milliseconds)
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
@@ -79,6 +83,8 @@ async def _unrouted(request: Request, error: Exception) -> Response:
 def create_app(models: ModelServer) -> Starlette:
     """The application over `models`, which it closes when it shuts down."""
 
+    gateway = Gateway(models)
+
     async def health(request: Request) -> Response:
         body = msgspec.json.encode({"status": "ok", "models": models.health()})
         return Response(body, media_type="application/json")
@@ -92,12 +98,12 @@ def create_app(models: ModelServer) -> Starlette:
 
     return Starlette(
         routes=[
-            *Runtime(models).routes(),
-            *Control(models).routes(),
-            *openai_routes(models),
+            *Runtime(gateway).routes(),
+            *Control(gateway).routes(),
+            *openai_routes(gateway),
             Route("/health", health, methods=["GET"]),
         ],
-        middleware=[Middleware(RequestContext)],
+        middleware=[Middleware(CallMiddleware)],
         exception_handlers={HTTPException: _unrouted},
         lifespan=lifespan,
     )

@@ -14,7 +14,8 @@ from kilonova.core.errors import ModelNotFound
 from kilonova.serve.bedrock.errors import BedrockError
 from kilonova.serve.bedrock.protocol import endpoint
 from kilonova.serve.bedrock.shapes import Service
-from kilonova.serve.models import ModelServer
+from kilonova.serve.call import Call
+from kilonova.serve.gateway import Gateway
 
 if TYPE_CHECKING:
     from kilonova.models.registry import ModelEntry
@@ -27,19 +28,22 @@ _CREDENTIAL_REGION = re.compile(r"Credential=[^/,]+/\d{8}/([a-z0-9-]+)/")
 class Control:
     """The operations over the models of one server."""
 
-    def __init__(self, models: ModelServer) -> None:
-        self.models = models
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
         self.service = Service("bedrock", ("ListFoundationModels", "GetFoundationModel"))
 
     def routes(self) -> list[Route]:
         """The routes, for raw paths."""
-        statuses = self.service.statuses
+        operations = {
+            "/foundation-models": ("ListFoundationModels", self.list_foundation_models),
+            "/foundation-models/{model_id:path}": ("GetFoundationModel", self.get_foundation_model),
+        }
         return [
-            Route("/foundation-models", endpoint(self.list_foundation_models, statuses), methods=["GET"]),
-            Route("/foundation-models/{model_id:path}", endpoint(self.get_foundation_model, statuses), methods=["GET"]),
+            Route(path, endpoint(name, handler, self.service.statuses), methods=["GET"])
+            for path, (name, handler) in operations.items()
         ]
 
-    async def list_foundation_models(self, request: Request) -> Response:
+    async def list_foundation_models(self, request: Request, call: Call) -> Response:
         """GET /foundation-models, with its four filters."""
         shapes = self.service["ListFoundationModels"]
         filters = shapes.parse(b"", query=request.query_params)
@@ -51,18 +55,18 @@ class Control:
         provider = filters.get("byProvider")
         summaries = [
             summary
-            for summary in (_details(entry, _region(request)) for entry in self.models.entries())
+            for summary in (_details(entry, _region(request)) for entry in self.gateway.entries(call))
             if (provider is None or summary["providerName"].lower() == provider.lower())
             and all(value is None or value in summary[member] for member, value in wanted.items())
         ]
         return Response(shapes.write({"modelSummaries": summaries}), media_type="application/json")
 
-    async def get_foundation_model(self, request: Request) -> Response:
+    async def get_foundation_model(self, request: Request, call: Call) -> Response:
         """GET /foundation-models/{modelIdentifier}."""
         shapes = self.service["GetFoundationModel"]
         identifier = unquote(request.path_params["model_id"])
         try:
-            entry = self.models.resolve(identifier)
+            entry = self.gateway.resolve(call, identifier)
         except ModelNotFound:
             shapes.parse(b"", uri={"modelIdentifier": identifier})
             message = f"Could not resolve the foundation model from the identifier {identifier!r}."

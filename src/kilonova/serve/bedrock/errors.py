@@ -8,10 +8,19 @@ from collections.abc import Mapping
 import msgspec
 from starlette.responses import Response
 
-from kilonova.core.errors import ContextLengthExceeded, EngineError, InvalidRequest, ModelNotFound, Overloaded
+from kilonova.core.errors import (
+    AccessDenied,
+    ContextLengthExceeded,
+    EngineError,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    Throttled,
+    Unauthenticated,
+)
 from kilonova.serve.bedrock.eventstream import encode_exception
 from kilonova.serve.bedrock.shapes import MalformedBody
-from kilonova.serve.body import BodyTooLarge
+from kilonova.serve.http import BodyTooLarge, retry_after_header
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +55,10 @@ def to_bedrock_error(error: Exception) -> BedrockError:
         return BedrockError("SerializationException", str(error))
     if isinstance(error, InvalidRequest):
         return BedrockError("ValidationException", _with_field(error))
+    if isinstance(error, Unauthenticated | AccessDenied):
+        return BedrockError("AccessDeniedException", str(error))
+    if isinstance(error, Throttled):
+        return BedrockError("ThrottlingException", str(error), retry_after_header(error))
     if isinstance(error, Overloaded):
         return BedrockError("ThrottlingException", f"Too many requests, please wait before trying again. {error}")
     if isinstance(error, EngineError):

@@ -20,9 +20,10 @@ from kilonova.serve.bedrock.eventstream import MEDIA_TYPE, encode_event
 from kilonova.serve.bedrock.messages import additional_top_k, from_content, to_request, unsupported
 from kilonova.serve.bedrock.protocol import endpoint
 from kilonova.serve.bedrock.shapes import OperationShapes, Service
-from kilonova.serve.body import read_body
-from kilonova.serve.generation import StreamedResponse, begin, collect, count_tokens, submit, until_disconnect
-from kilonova.serve.models import ModelServer
+from kilonova.serve.call import Call
+from kilonova.serve.gateway import Gateway
+from kilonova.serve.generation import StreamedResponse, begin, collect, until_disconnect
+from kilonova.serve.http import read_body
 
 if TYPE_CHECKING:
     from kilonova.engine.engine import Generation
@@ -36,8 +37,8 @@ _TIER_HEADER = "X-Amzn-Bedrock-Service-Tier"
 class Runtime:
     """The operations over the models of one server."""
 
-    def __init__(self, models: ModelServer) -> None:
-        self.models = models
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
         self.service = Service(
             "bedrock-runtime",
             ("Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream", "CountTokens"),
@@ -47,23 +48,23 @@ class Runtime:
     def routes(self) -> list[Route]:
         """The routes, for raw paths; the model's identifier may hold slashes."""
         operations = {
-            "converse": self.converse,
-            "converse-stream": self.converse_stream,
-            "invoke": self.invoke_model,
-            "invoke-with-response-stream": self.invoke_model_with_response_stream,
-            "count-tokens": self.count_tokens,
+            "converse": ("Converse", self.converse),
+            "converse-stream": ("ConverseStream", self.converse_stream),
+            "invoke": ("InvokeModel", self.invoke_model),
+            "invoke-with-response-stream": ("InvokeModelWithResponseStream", self.invoke_model_with_response_stream),
+            "count-tokens": ("CountTokens", self.count_tokens),
         }
         return [
-            Route(f"/model/{{model_id:path}}/{path}", endpoint(handler, self.service.statuses), methods=["POST"])
-            for path, handler in operations.items()
+            Route(f"/model/{{model_id:path}}/{path}", endpoint(name, handler, self.service.statuses), methods=["POST"])
+            for path, (name, handler) in operations.items()
         ]
 
-    async def converse(self, request: Request) -> Response:
+    async def converse(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/converse."""
         shapes = self.service["Converse"]
-        parameters = await self._parse(request, shapes)
+        parameters = await self._parse(request, call, shapes)
         pointers = _check_pointers(parameters.get("additionalModelResponseFieldPaths", ()))
-        generation = await self._submit_converse(parameters)
+        generation = await self._submit_converse(call, parameters)
         (answer,) = await until_disconnect(request.receive, collect([generation]))
         content = from_content(answer.content)
         body = shapes.write(
@@ -79,12 +80,12 @@ class Runtime:
         )
         return Response(body, media_type="application/json", headers=_count_headers(answer.finished))
 
-    async def converse_stream(self, request: Request) -> Response:
+    async def converse_stream(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/converse-stream."""
         shapes = self.service["ConverseStream"]
-        parameters = await self._parse(request, shapes)
+        parameters = await self._parse(request, call, shapes)
         pointers = _check_pointers(parameters.get("additionalModelResponseFieldPaths", ()))
-        first, events = await begin(request.receive, [await self._submit_converse(parameters)])
+        first, events = await begin(request.receive, [await self._submit_converse(call, parameters)])
 
         def finish(finished: Finished) -> list[tuple[str, dict[str, Any]]]:
             fields = {"stopReason": finished.stop_reason, "usage": native.usage(finished)}
@@ -102,10 +103,10 @@ class Runtime:
 
         return StreamedResponse(_frames(first, events, finish, write), [events], media_type=MEDIA_TYPE)
 
-    async def invoke_model(self, request: Request) -> Response:
+    async def invoke_model(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/invoke with a `messages-v1` body."""
-        parameters = await self._parse(request, self.service["InvokeModel"])
-        generation = await self._submit_native(parameters)
+        parameters = await self._parse(request, call, self.service["InvokeModel"])
+        generation = await self._submit_native(call, parameters)
         (answer,) = await until_disconnect(request.receive, collect([generation]))
         return Response(
             msgspec.json.encode(native.response(from_content(answer.content), answer.finished)),
@@ -113,11 +114,11 @@ class Runtime:
             headers={**_count_headers(answer.finished), **_echo_headers(parameters)},
         )
 
-    async def invoke_model_with_response_stream(self, request: Request) -> Response:
+    async def invoke_model_with_response_stream(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/invoke-with-response-stream with a `messages-v1` body."""
         shapes = self.service["InvokeModelWithResponseStream"]
-        parameters = await self._parse(request, shapes)
-        first, events = await begin(request.receive, [await self._submit_native(parameters)])
+        parameters = await self._parse(request, call, shapes)
+        first, events = await begin(request.receive, [await self._submit_native(call, parameters)])
 
         def finish(finished: Finished) -> list[tuple[str, dict[str, Any]]]:
             metadata = {"usage": native.usage(finished), "metrics": {}, "trace": {}}
@@ -135,38 +136,38 @@ class Runtime:
             headers={"X-Amzn-Bedrock-Content-Type": "application/json", **_echo_headers(parameters)},
         )
 
-    async def count_tokens(self, request: Request) -> Response:
+    async def count_tokens(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/count-tokens."""
         shapes = self.service["CountTokens"]
-        parameters = await self._parse(request, shapes)
-        entry = self.models.resolve(parameters["modelId"])
+        parameters = await self._parse(request, call, shapes)
+        entry = self.gateway.resolve(call, parameters["modelId"])
         given = parameters["input"]
         if "invokeModel" in given:
             counted = native.parse_body(given["invokeModel"]["body"], self.service["Converse"], entry)
         else:
             converse = given["converse"]
             counted = to_request(converse, entry, top_k=additional_top_k(converse.get("additionalModelRequestFields")))
-        count = await count_tokens(await self.models.engine(entry), counted)
+        count = await self.gateway.count_tokens(entry, counted)
         return Response(shapes.write({"inputTokens": count}), media_type="application/json")
 
-    async def _parse(self, request: Request, shapes: OperationShapes) -> dict[str, Any]:
+    async def _parse(self, request: Request, call: Call, shapes: OperationShapes) -> dict[str, Any]:
         body = await read_body(request)
-        entry = self.models.resolve(unquote(request.path_params["model_id"]))
+        entry = self.gateway.resolve(call, unquote(request.path_params["model_id"]))
         return {**shapes.parse(body, headers=request.headers), "modelId": entry.name}
 
-    async def _submit_converse(self, parameters: Mapping[str, Any]) -> Generation:
-        entry = self.models.resolve(parameters["modelId"])
+    async def _submit_converse(self, call: Call, parameters: Mapping[str, Any]) -> Generation:
+        entry = self.gateway.resolve(call, parameters["modelId"])
         top_k = additional_top_k(parameters.get("additionalModelRequestFields"))
         converted = to_request(parameters, entry, top_k=top_k)
-        return await submit(await self.models.engine(entry), converted, shorten=True)
+        return (await self.gateway.submit(call, entry, [converted], shorten=True))[0]
 
-    async def _submit_native(self, parameters: Mapping[str, Any]) -> Generation:
-        entry = self.models.resolve(parameters["modelId"])
+    async def _submit_native(self, call: Call, parameters: Mapping[str, Any]) -> Generation:
+        entry = self.gateway.resolve(call, parameters["modelId"])
         for member in ("guardrailIdentifier", "guardrailVersion"):
             if parameters.get(member):
                 raise unsupported(member)
         parsed = native.parse_body(parameters["body"], self.service["Converse"], entry)
-        return await submit(await self.models.engine(entry), parsed, shorten=True)
+        return (await self.gateway.submit(call, entry, [parsed], shorten=True))[0]
 
 
 async def _frames(

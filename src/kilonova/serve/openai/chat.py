@@ -6,7 +6,7 @@ import dataclasses
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
@@ -22,9 +22,10 @@ from kilonova.core.types import (
     TokenLogprob,
     ToolUse,
 )
-from kilonova.serve.body import read_body
-from kilonova.serve.generation import Answer, StreamedResponse, begin, collect, submit_all, until_disconnect
-from kilonova.serve.models import ModelServer
+from kilonova.serve.call import Call
+from kilonova.serve.gateway import Gateway
+from kilonova.serve.generation import Answer, StreamedResponse, begin, collect, until_disconnect
+from kilonova.serve.http import read_body
 from kilonova.serve.openai.errors import decode
 from kilonova.serve.openai.messages import from_tool_use, to_conversation
 from kilonova.serve.openai.requests import ChatRequest, check_supported, to_sampling
@@ -40,23 +41,26 @@ from kilonova.serve.openai.wire import (
     with_choice_seeds,
 )
 
+if TYPE_CHECKING:
+    from kilonova.models.registry import ModelEntry
+
 _decoder = msgspec.json.Decoder(ChatRequest)
 
 
 class ChatCompletions:
     """The endpoint over the models of one server."""
 
-    def __init__(self, models: ModelServer) -> None:
-        self.models = models
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
 
-    async def create(self, request: Request) -> Response:
+    async def create(self, request: Request, call: Call) -> Response:
         """Answers one request, streamed or whole."""
         body: ChatRequest = decode(_decoder, await read_body(request))
-        entry = self.models.resolve(body.model)
-        generation_request = _to_request(body, self.models)
-        engine = await self.models.engine(entry)
-        generations = await submit_all(
-            engine,
+        entry = self.gateway.resolve(call, body.model)
+        generation_request = _to_request(body, entry)
+        generations = await self.gateway.submit(
+            call,
+            entry,
             with_choice_seeds(generation_request, body.n or 1),
             shorten=body.max_tokens is None and body.max_completion_tokens is None,
         )
@@ -76,11 +80,10 @@ class ChatCompletions:
         return Response(msgspec.json.encode(response), media_type="application/json")
 
 
-def _to_request(body: ChatRequest, models: ModelServer) -> GenerationRequest:
+def _to_request(body: ChatRequest, entry: ModelEntry) -> GenerationRequest:
     check_supported(body)
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", field="top_logprobs")
-    entry = models.resolve(body.model)
     messages, tools = to_conversation(body, entry)
     field = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     sampling = to_sampling(

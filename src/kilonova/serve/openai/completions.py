@@ -20,9 +20,10 @@ from kilonova.core.types import (
     TextDelta,
     TokenLogprob,
 )
-from kilonova.serve.body import read_body
-from kilonova.serve.generation import StreamedResponse, begin, collect, submit_all, until_disconnect
-from kilonova.serve.models import ModelServer
+from kilonova.serve.call import Call
+from kilonova.serve.gateway import Gateway
+from kilonova.serve.generation import StreamedResponse, begin, collect, until_disconnect
+from kilonova.serve.http import read_body
 from kilonova.serve.openai.errors import decode
 from kilonova.serve.openai.requests import CompletionRequest, check_supported, to_sampling
 from kilonova.serve.openai.wire import (
@@ -51,13 +52,13 @@ _decoder = msgspec.json.Decoder(CompletionRequest)
 class Completions:
     """The endpoint over the models of one server."""
 
-    def __init__(self, models: ModelServer) -> None:
-        self.models = models
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
 
-    async def create(self, request: Request) -> Response:
+    async def create(self, request: Request, call: Call) -> Response:
         """Answers one request, streamed or whole; choices are in the order of the prompts, `n` for each."""
         body: CompletionRequest = decode(_decoder, await read_body(request))
-        entry = self.models.resolve(body.model)
+        entry = self.gateway.resolve(call, body.model)
         _check(body)
         prompts = _to_prompts(body.prompt)
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
@@ -69,7 +70,6 @@ class Completions:
             logprobs=body.logprobs,
             prompt_logprobs=_prompt_logprobs(body),
         )
-        engine = await self.models.engine(entry)
         requests = [
             each
             for prompt in prompts
@@ -78,8 +78,9 @@ class Completions:
                 body.n or 1,
             )
         ]
-        generations = await submit_all(engine, requests, shorten=body.max_tokens is None)
-        echoes = [_Choice(body, prompt, engine.tokenizer) for prompt in prompts for _ in range(body.n or 1)]
+        generations = await self.gateway.submit(call, entry, requests, shorten=body.max_tokens is None)
+        tokenizer = await self.gateway.tokenizer(entry)
+        echoes = [_Choice(body, prompt, tokenizer) for prompt in prompts for _ in range(body.n or 1)]
         head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",

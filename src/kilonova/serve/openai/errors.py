@@ -11,13 +11,24 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from kilonova.core.errors import ContextLengthExceeded, EngineError, InvalidRequest, ModelNotFound, Overloaded
-from kilonova.serve.body import BodyTooLarge
+from kilonova.core.errors import (
+    AccessDenied,
+    ContextLengthExceeded,
+    EngineError,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    Throttled,
+    Unauthenticated,
+)
+from kilonova.serve.call import Call, call_of
 from kilonova.serve.generation import ClientDisconnected
+from kilonova.serve.http import BodyTooLarge, retry_after_header
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request, Call], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 # Nginx's status for a client that closed its connection; it is logged and never sent.
 CLIENT_CLOSED_REQUEST = 499
@@ -40,6 +51,11 @@ class OpenAIError(Exception):
         self.status = status
         self.headers = headers
         self.body: dict[str, Any] = {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+    @property
+    def name(self) -> str:
+        """Its code, or else its type."""
+        return self.body["error"]["code"] or self.body["error"]["type"]
 
     def response(self) -> Response:
         """The HTTP response."""
@@ -66,6 +82,13 @@ def to_openai_error(error: Exception) -> OpenAIError:
         )
     if isinstance(error, InvalidRequest):
         return OpenAIError(400, str(error), invalid, param=_param(error))
+    if isinstance(error, Unauthenticated):
+        return OpenAIError(401, str(error), invalid, code="invalid_api_key")
+    if isinstance(error, AccessDenied):
+        return OpenAIError(403, str(error), invalid, code="insufficient_permissions")
+    if isinstance(error, Throttled):
+        code = "insufficient_quota" if error.retry_after is None else "rate_limit_exceeded"
+        return OpenAIError(429, str(error), "rate_limit_error", code=code, headers=retry_after_header(error))
     if isinstance(error, Overloaded):
         return OpenAIError(429, str(error), "rate_limit_error", code="rate_limit_exceeded")
     if isinstance(error, EngineError):
@@ -102,15 +125,19 @@ def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         raise InvalidRequest(f"We could not parse the JSON body of your request: {error}") from None
 
 
-def endpoint(handler: Handler) -> Handler:
-    """The handler with its errors turned into responses; a client that went needs none."""
+def endpoint(operation: str, handler: Handler) -> Endpoint:
+    """The handler of an operation with its errors turned into responses; a client that went needs none."""
 
     async def handle(request: Request) -> Response:
+        call = call_of(request)
         try:
-            return await handler(request)
+            call.begin("openai", operation)
+            return await handler(request, call)
         except (ClientDisconnect, ClientDisconnected):
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception as error:
-            return to_openai_error(error).response()
+            answered = to_openai_error(error)
+            call.error = answered.name
+            return answered.response()
 
     return handle

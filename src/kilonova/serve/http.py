@@ -1,10 +1,12 @@
-"""Request bodies, read with a limit."""
+"""What protocols share of HTTP: bodies read with a limit, and when to come back."""
 
 from __future__ import annotations
 
+import math
+
 from starlette.requests import Request
 
-from kilonova.core.errors import KilonovaError
+from kilonova.core.errors import KilonovaError, Throttled
 
 MAX_BODY_BYTES = 25_000_000
 
@@ -19,6 +21,11 @@ class BodyTooLarge(KilonovaError):
         super().__init__(f"the request body exceeds {limit} bytes")
         self.limit = limit
         self.headers = {"connection": "close"} if unread else {}
+
+
+def retry_after_header(error: Throttled) -> dict[str, str]:
+    """The `Retry-After` of an error, in whole seconds; empty where waiting does not help."""
+    return {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
 
 
 async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
