@@ -154,8 +154,8 @@ class GenerationRequest:
 
     A conversation that ends with an assistant turn asks the model to continue that turn. Among waiting requests those
     of a higher `service_tier` go first, and within a tier those of different `tenant`s take turns. Tenants share no
-    cached prefixes. `adapter` is the name of one that the engine knows; empty for the model alone. Calls of tools always
-    fit their schemas; with a `grammar` there are none, and the text fits it.
+    cached prefixes. `adapter` is the name of one that the engine knows; empty for the model alone. Calls of tools
+    always fit their schemas; with a `grammar` there are none, and the text fits it.
     """
 
     model: str
