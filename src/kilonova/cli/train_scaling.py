@@ -21,8 +21,11 @@ def scaling(
 
     Stopped, it goes on where it was. Example: kilonova train scaling scaling/micro --picture scaling.png
     """
+    from kilonova.cli.extras import require_packages
     from kilonova.train.scaling.study import run_study
 
+    if picture is not None:
+        require_packages(["matplotlib"], "data")
     result = run_study(study, overrides or [])
     if picture is not None:
         from kilonova.core.files import write_atomic

@@ -69,6 +69,8 @@ def _start(target: Callable[[], object], processes: int) -> dict[int, int]:
         environment = {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
+            # Without it Gloo asks the host's name for an address, which need not be one of this machine's.
+            "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo"),
             "WORLD_SIZE": str(processes),
             "LOCAL_WORLD_SIZE": str(processes),
         }

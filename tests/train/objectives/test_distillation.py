@@ -38,7 +38,7 @@ def recipe(root: Path, tokenizer: Path, distill: dict[str, Any] | None, name: st
         "intermediate_size": 64,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
-        "num_key_value_heads": 1,
+        "num_key_value_heads": 2,
         "head_dim": 16,
         "max_position_embeddings": 128,
         "tie_word_embeddings": True,
