@@ -148,7 +148,10 @@ def disturb(run: subprocess.Popen[bytes], minutes: float, mean_minutes: float, g
 def losses(run: Path) -> dict[int, set[float]]:
     """All losses that were logged of each step."""
     found: dict[int, set[float]] = defaultdict(set)
-    for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
+    log = run / "log.jsonl"
+    if not log.exists():
+        raise SystemExit("no step was taken between the kills; raise --minutes and --mean-minutes")
+    for line in log.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         if "loss" in record:
             found[record["step"]].add(record["loss"])

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kilonova.cli.serve import app, client_lines, is_loopback, print_banner
+from kilonova.cli.serve import app, client_lines, print_banner
 from kilonova.core.errors import ConfigError, KilonovaError
+from kilonova.serve.run import Running
+from kilonova.serve.settings import is_loopback
 
 KILONOVA = str(Path(sys.executable).with_name("kilonova"))
 
@@ -64,14 +66,15 @@ def test_printed_lines_work_in_a_shell(tiny_micro_directory: Path, tmp_path: Pat
 
 
 def test_client_lines_quote_any_model_name() -> None:
-    for line in client_lines("http://127.0.0.1:8080", "micro", "amazon.nova-micro-v1:0").values():
+    running = Running(url="http://127.0.0.1:8080", needs_key=False, authority=None)
+    for line in client_lines(running, "micro", "amazon.nova-micro-v1:0").values():
         subprocess.run(["bash", "-n", "-c", line], check=True)
         assert "\n" not in line
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
-def test_other_machines_need_an_explicit_flag(host: str) -> None:
-    result = CliRunner().invoke(app, ["--host", host])
+def test_other_machines_need_an_explicit_flag(host: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["--host", host, "--data", str(tmp_path)])
 
     assert isinstance(result.exception, ConfigError)
     assert "--open" in str(result.exception)
@@ -83,15 +86,27 @@ def test_loopback_addresses(host: str) -> None:
 
 
 def test_banner_warns_when_other_machines_can_reach_it(capsys: pytest.CaptureFixture[str]) -> None:
-    print_banner("0.0.0.0", 9000, ["micro"], "amazon.nova-micro-v1:0")
+    running = Running(url="http://0.0.0.0:9000", needs_key=False, authority=None)
+    print_banner(running, "0.0.0.0", ["micro"], "amazon.nova-micro-v1:0")
 
     printed = capsys.readouterr().out
     assert "anyone who can reach this machine can use it" in printed
     assert "http://127.0.0.1:9000/v1" in printed
 
 
+def test_lines_take_keys_from_the_environment_and_trust_the_servers_own_authority(tmp_path: Path) -> None:
+    running = Running(url="https://127.0.0.1:8080", needs_key=True, authority=tmp_path / "a b" / "ca.pem")
+    lines = client_lines(running, "micro", "amazon.nova-micro-v1:0")
+
+    assert all("ca.pem" in line and "local" not in line for line in lines.values())
+    assert '"authorization: Bearer $OPENAI_API_KEY"' in lines["curl"]
+    for line in lines.values():
+        subprocess.run(["bash", "-n", "-c", line], check=True)
+
+
 def test_banner_writes_ipv6_addresses_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
-    print_banner("::1", 9000, ["micro"], "amazon.nova-micro-v1:0")
+    running = Running(url="http://[::1]:9000", needs_key=False, authority=None)
+    print_banner(running, "::1", ["micro"], "amazon.nova-micro-v1:0")
 
     assert "http://[::1]:9000" in capsys.readouterr().out
 

@@ -18,9 +18,18 @@ from kilonova.core.errors import (
     InvalidRequest,
     Overloaded,
 )
-from kilonova.core.types import Finished, GenerationRequest, PromptProcessed, SamplingParams, TextDelta, Tool, ToolUse
+from kilonova.core.types import (
+    Finished,
+    GenerationRequest,
+    PromptProcessed,
+    SamplingParams,
+    TextDelta,
+    Tool,
+    ToolUse,
+    ToolUseStart,
+)
 from kilonova.engine.config import EngineConfig
-from kilonova.engine.engine import Engine
+from kilonova.engine.engine import MAX_FAILED_STEPS, Engine
 from kilonova.engine.runner import StepTokens
 from kilonova.models.checkpoint import save_decoder
 from kilonova.models.decoder.model import Decoder
@@ -92,7 +101,9 @@ def test_greedy_equals_transformers_generate(variant, make_decoder, tiny_tokeniz
         expected = reference.generate(
             torch.tensor([prompt]), do_sample=False, max_new_tokens=40, eos_token_id=None, pad_token_id=0
         )[0, len(prompt) :]
-        assert tokens_of(generation) == list(takewhile(lambda token: token not in stop, expected.tolist()))
+        before_end = list(takewhile(lambda token: token not in stop, expected.tolist()))
+        # The end of a raw prompt's text is reported with it.
+        assert tokens_of(generation) == expected.tolist()[: len(before_end) + 1]
     engine.close()
 
 
@@ -155,19 +166,26 @@ def test_the_end_of_turn_is_counted_and_not_shown(tiny_decoder, tiny_tokenizer):
 
 
 def test_tool_calls_end_with_tool_use(tiny_decoder, tiny_tokenizer):
-    call = '<tool_call> {"name": "fox"}</tool_call>'
-    engine = Engine(biased(tiny_decoder, tiny_tokenizer, call), tiny_tokenizer)
-    tool = Tool("weather", "d", {"type": "object"})
+    malformed = '<tool_call> {"name": "fox"}</tool_call>'
+    engine = Engine(biased(tiny_decoder, tiny_tokenizer, malformed), tiny_tokenizer)
+    tool = Tool("fox", "d", {"type": "object", "properties": {}})
     request = GenerationRequest(
-        model="tiny", messages=chat("x").messages, tools=(tool,), sampling=chat("x", temperature=0).sampling
+        model="tiny",
+        messages=chat("x").messages,
+        tools=(tool,),
+        sampling=chat("x", temperature=0).sampling,
+        parallel_tool_calls=False,
     )
-    _, use, finished = engine.submit(request)
-    assert isinstance(use, ToolUse)
+    _, start, *pieces, use, finished = engine.submit(request)
+    assert isinstance(start, ToolUseStart)
+    assert (start.id, start.name) == (use.block.id, "fox")
+    assert "".join(piece.text for piece in pieces) == "{}"
     assert (use.block.name, use.block.input) == ("fox", {})
     assert finished.stop_reason == "tool_use"
+    call = '<tool_call>\n{"name": "fox", "arguments": {}}\n</tool_call>'
     assert finished.usage.output_tokens == len(tiny_tokenizer.encode(call, allow_special=True)) + 1
     text, finished = finish(engine.submit(chat("x", temperature=0)))
-    assert (text, finished.stop_reason) == (call, "end_turn")
+    assert (text, finished.stop_reason) == (malformed, "end_turn")
     engine.close()
 
 
@@ -338,6 +356,35 @@ def test_a_failing_step_ends_its_requests_and_the_engine_lives_on(counted, caplo
     assert finish(engine.submit(chat("x", temperature=0, max_tokens=3)))[1].usage.output_tokens == 3
     assert engine.stats().kv_tokens == 0
     assert "a step failed" in caplog.text
+
+
+def test_an_engine_whose_every_step_fails_stops_and_answers_everyone(counted):
+    engine, step = counted
+    step.fails = True
+    for request in [engine.submit(chat("x", temperature=0, max_tokens=5)) for _ in range(MAX_FAILED_STEPS)]:
+        with pytest.raises(EngineError):
+            list(request)
+    wait_for(lambda: engine.is_closed)
+    with pytest.raises(EngineError, match="closed"):
+        engine.submit(chat("x"))
+
+
+def test_a_generation_can_be_made_to_fail(counted):
+    engine, _ = counted
+
+    async def fail():
+        generation = engine.submit(chat("x", temperature=0, max_tokens=500))
+        await anext(generation)
+        assert generation.progress().queue_time is not None
+        generation.fail(TimeoutError("too long"))
+        with pytest.raises(TimeoutError, match="too long"):
+            async for _ in generation:
+                pass
+
+    asyncio.run(fail())
+    finish(engine.submit(chat("y", max_tokens=1)))
+    assert engine.stats().running == 0
+    assert engine.stats().steps > 0
 
 
 def test_a_request_whose_numbers_overflow_harms_no_other(tiny_decoder, tiny_tokenizer):

@@ -1,6 +1,6 @@
 import pytest
 
-from kilonova.core.types import TextDelta, ToolUse
+from kilonova.core.types import TextDelta, ToolUse, ToolUseStart
 from kilonova.engine.output import OutputStream
 from kilonova.engine.sampling import RawLogprob
 
@@ -90,10 +90,33 @@ def test_without_tools_the_marks_are_text(tiny_tokenizer):
     assert (text_of(events), output.num_tool_calls) == (CALL, 0)
 
 
-def test_a_malformed_call_is_text(tiny_tokenizer):
-    text = f"So {CALL[:-30]}</tool_call> and on"
-    events, output = run(tiny_tokenizer, tiny_tokenizer.encode(text, allow_special=True), has_tools=True)
-    assert (text_of(events), output.num_tool_calls) == (text, 0)
+def test_the_input_of_a_call_comes_in_pieces(tiny_tokenizer):
+    events, _ = run(tiny_tokenizer, tiny_tokenizer.encode(f"{CALL}\n{CALL}", allow_special=True), has_tools=True)
+    starts = [place for place, event in enumerate(events) if isinstance(event, ToolUseStart)]
+    ends = [place for place, event in enumerate(events) if isinstance(event, ToolUse)]
+    assert len(starts) == len(ends) == 2
+    for start, end in zip(starts, ends, strict=True):
+        pieces = [event.text for event in events[start + 1 : end]]
+        assert len(pieces) > 5
+        assert "".join(pieces) == '{"city": "Paris", "days": 3}'
+        assert (events[start].id, events[start].name) == (events[end].block.id, "get_weather")
+
+
+def test_text_before_a_call_comes_before_its_start(tiny_tokenizer):
+    token_ids = tiny_tokenizer.encode(f"I wil{CALL}", allow_special=True)
+    events, _ = run(tiny_tokenizer, token_ids, stop=["will"], has_tools=True, with_logprobs=True)
+    first_call = next(place for place, event in enumerate(events) if isinstance(event, ToolUseStart))
+    assert text_of(events[:first_call]) == text_of(events) == "I wil"
+
+
+def test_nothing_more_comes_of_a_call_that_is_cut_off(tiny_tokenizer):
+    for length in range(len("<tool_call>"), len(CALL)):
+        token_ids = tiny_tokenizer.encode(f"So\n{CALL}\n{CALL[:length]}", allow_special=True)
+        events, output = run(tiny_tokenizer, token_ids, has_tools=True, with_logprobs=True)
+        assert (text_of(events), output.num_tool_calls) == ("So", 1)
+        assert sum(isinstance(event, ToolUse) for event in events) == 1
+        reported = "".join(entry.text for event in events if isinstance(event, TextDelta) for entry in event.logprobs)
+        assert reported.rstrip("\n") == "So"
 
 
 def test_stop_sequences_are_not_looked_for_in_calls(tiny_tokenizer):

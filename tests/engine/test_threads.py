@@ -23,7 +23,7 @@ def costs(one: dict[int, float], two: dict[int, float]):
 
 
 def test_small_steps_take_one_thread_and_large_ones_all() -> None:
-    threads = StepThreads(costs({1: 1, 8: 2, 64: 16}, {1: 3, 8: 4, 64: 8}), CPU)
+    threads = StepThreads(costs({1: 4, 8: 8, 64: 64}, {1: 12, 8: 16, 64: 32}), CPU)
     with threads(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
@@ -34,7 +34,7 @@ def test_small_steps_take_one_thread_and_large_ones_all() -> None:
 
 
 def test_all_threads_for_everything_where_they_always_win() -> None:
-    threads = StepThreads(costs({1: 4, 8: 8, 64: 16}, {1: 2, 8: 4, 64: 8}), CPU)
+    threads = StepThreads(costs({1: 16, 8: 32, 64: 64}, {1: 8, 8: 16, 64: 32}), CPU)
     with threads(1):
         assert torch.get_num_threads() == 2
 

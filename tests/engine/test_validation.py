@@ -28,11 +28,18 @@ PICTURE = MediaBlock("image", "png", b"")
         ({"seed": 0.5}, "seed", "an integer"),
         ({"stop": ("a", "")}, "stop.1", "not empty"),
         ({"stop": ("a",) * 2501}, "stop", "at most 2500"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty", "from -2 to 2"),
+        ({"presence_penalty": math.nan}, "presence_penalty", "from -2 to 2"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "above 0 and at most 10"),
+        ({"min_p": 1.01}, "min_p", "from 0 to 1"),
+        ({"logit_bias": {100: 1.0}}, "logit_bias", "integers from 0 to 99"),
+        ({"logit_bias": {"3": 1.0}}, "logit_bias", "integers from 0 to 99"),
+        ({"logit_bias": {3: 101}}, "logit_bias.3", "from -100 to 100"),
     ],
 )
 def test_parameters_out_of_range(sampling, field, allowed):
     with pytest.raises(InvalidRequest, match=allowed) as caught:
-        check_sampling(SamplingParams(**sampling))
+        check_sampling(SamplingParams(**sampling), vocab_size=100)
     assert caught.value.field == field
 
 
@@ -44,10 +51,12 @@ def test_parameters_out_of_range(sampling, field, allowed):
         {"temperature": 2, "top_p": 1e-9, "top_k": 10**9, "logprobs": 20, "prompt_logprobs": 20},
         {"max_tokens": 0, "prompt_logprobs": 0},
         {"stop": ("x",) * 2500, "seed": -(2**70)},
+        {"frequency_penalty": -2, "presence_penalty": 2, "repetition_penalty": 10, "min_p": 1},
+        {"logit_bias": {0: -100, 99: 100.0}},
     ],
 )
 def test_parameters_within_range(sampling):
-    check_sampling(SamplingParams(**sampling))
+    check_sampling(SamplingParams(**sampling), vocab_size=100)
 
 
 @pytest.mark.parametrize(

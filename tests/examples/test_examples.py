@@ -55,10 +55,10 @@ def outputs(endpoint: str) -> dict[str, str]:
     return printed
 
 
-def test_there_are_eight_and_all_are_listed() -> None:
+def test_there_are_nine_and_all_are_listed() -> None:
     readme = (ROOT / "examples" / "README.md").read_text()
 
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
     assert all(f"({path.name})" in readme for path in EXAMPLES)
 
 
@@ -126,3 +126,14 @@ def test_summary_is_shorter_than_the_text(outputs: dict[str, str]) -> None:
     before, after = map(int, re.search(r"(\d+) words in, (\d+) words out", outputs["summarisation"]).groups())
 
     assert 0 < after < before
+
+
+def test_long_conversation_keeps_its_beginning(outputs: dict[str, str]) -> None:
+    counts = re.findall(r"^sent (\d+) turn\(s\), dropped (\d+) \((\d+) tokens\)$", outputs["long_conversation"], re.M)
+    sent, dropped, tokens = zip(*(map(int, each) for each in counts), strict=True)
+
+    assert dropped[:2] == (0, 0)
+    assert sum(dropped) > 0
+    assert all((a > 0) == (b > 0) for a, b in zip(dropped, tokens, strict=True))
+    assert all(after == before + 2 - gone for before, after, gone in zip(sent, sent[1:], dropped[1:], strict=False))
+    assert all(count % 2 == 1 and count >= 3 for count in sent[1:])

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,8 @@ from botocore.config import Config
 from kilonova.core.errors import ModelNotFound
 from kilonova.core.types import Finished, GenerationEvent, GenerationRequest, Usage
 from kilonova.engine.generation import Progress
+
+from .postgres import run_postgres
 
 
 def free_port() -> int:
@@ -94,7 +96,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def run_server(directory: Path, *arguments: str, may_fail: bool = False) -> Iterator[Server]:
+def run_server(directory: Path, *arguments: str, may_fail: bool = False, exit_code: int = 0) -> Iterator[Server]:
     """`kilonova serve` as a process of its own, which keeps its data and its log in `directory`.
 
     Unless it `may_fail`, there must be no traceback in its log.
@@ -120,7 +122,7 @@ def run_server(directory: Path, *arguments: str, may_fail: bool = False) -> Iter
         finally:
             process.terminate()
             code = process.wait(timeout=30)
-        assert code == 0, (directory / "log").read_text()
+        assert code == exit_code, (directory / "log").read_text()
         assert may_fail or "Traceback" not in (directory / "log").read_text(), (directory / "log").read_text()
 
 
@@ -154,6 +156,9 @@ class ScriptedGeneration:
 
     def cancel(self) -> None:
         self._engine.running.discard(self)
+
+    def fail(self, error: Exception) -> None:
+        self._steps = [error]
 
     def progress(self) -> Progress:
         finished = next((step for step in self._steps if isinstance(step, Finished)), None)
@@ -208,15 +213,33 @@ class ScriptedModels:
     def health(self) -> dict[str, Any]:
         return {self._entry.name: {"loaded": True, "running": len(self._engine.running), "waiting": 0}}
 
+    engines: Mapping[str, Any] = {}
+    restarts: Mapping[str, int] = {}
+    down: Sequence[str] = ()
+
+    def check(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         self._engine.close()
 
 
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The database of the servers whose engine plays a script."""
+    from kilonova.serve.database import Database, default_url
+
+    opened = Database(default_url(tmp_path_factory.mktemp("database")))
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
 def play(
-    tiny_entry: Any, tiny_tokenizer_directory: Path
-) -> Iterator[Callable[[Script], tuple[Server, ScriptedEngine]]]:
-    """Starts servers whose engine plays a script."""
+    tiny_entry: Any, tiny_tokenizer_directory: Path, database: Any
+) -> Iterator[Callable[..., tuple[Server, ScriptedEngine]]]:
+    """Starts servers whose engine plays a script, with options of `create_app`."""
     import uvicorn
 
     from kilonova.serve.app import create_app
@@ -225,10 +248,10 @@ def play(
     tokenizer = Tokenizer.from_directory(tiny_tokenizer_directory)
     started: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(script: Script) -> tuple[Server, ScriptedEngine]:
+    def start(script: Script, **options: Any) -> tuple[Server, ScriptedEngine]:
         engine = ScriptedEngine(script, tokenizer)
         port = free_port()
-        app = create_app(ScriptedModels(tiny_entry, engine))  # type: ignore[arg-type]
+        app = create_app(ScriptedModels(tiny_entry, engine), **{"database": database, **options})  # type: ignore[arg-type]
         config = uvicorn.Config(app, port=port, log_config=None, lifespan="on", timeout_graceful_shutdown=1)
         uvicorn_server = uvicorn.Server(config)
         thread = threading.Thread(target=uvicorn_server.run, daemon=True)
@@ -256,3 +279,10 @@ def tiny_entry(tiny_micro_directory: Path) -> Any:
 
     entry = ModelEntry.from_directory(tiny_micro_directory, name="micro")
     return dataclasses.replace(entry, aliases=("amazon.nova-micro-v1:0",))
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database() -> Iterator[Callable[[], str]]:
+    """Makes empty databases in a PostgreSQL server of the tests' own, and returns their URLs."""
+    with run_postgres() as new_database:
+        yield new_database

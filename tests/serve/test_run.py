@@ -11,18 +11,20 @@ import pytest
 
 PROGRAM = """
 import sys
-from pathlib import Path
 from kilonova.engine.config import EngineConfig
 from kilonova.serve.run import serve
+from kilonova.serve.settings import ServerSection, Settings
 
 directory, data, port = sys.argv[1:]
 serve(
-    host="127.0.0.1",
-    port=int(port),
-    models={"tiny": Path(directory)},
-    data_dir=Path(data),
-    on_ready=lambda url: print(url, "torchvision" in sys.modules, "transformers" in sys.modules, flush=True),
-    engine=EngineConfig(max_context=64),
+    Settings(
+        server=ServerSection(port=int(port), data=data),
+        models={"tiny": directory},
+        engine=EngineConfig(max_context=64),
+    ),
+    on_ready=lambda running: print(
+        running.url, "torchvision" in sys.modules, "transformers" in sys.modules, flush=True
+    ),
 )
 """
 

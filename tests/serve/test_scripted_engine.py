@@ -12,15 +12,18 @@ from botocore.exceptions import ClientError, EventStreamError
 
 from kilonova.core.errors import ContextLengthExceeded, EngineError, InvalidRequest, Overloaded
 from kilonova.core.types import (
+    CachePointBlock,
     Finished,
     PromptProcessed,
     TextBlock,
     TextDelta,
     TokenLogprob,
     Tool,
+    ToolInputDelta,
     ToolResultBlock,
     ToolUse,
     ToolUseBlock,
+    ToolUseStart,
     Usage,
 )
 
@@ -37,7 +40,14 @@ def finished(reason="end_turn", output=3) -> Finished:
 
 def tool_script(request):
     call = ToolUseBlock("tooluse_1", "weather", {"city": "Paris"})
-    return [PromptProcessed(5), TextDelta("Let me look."), ToolUse(call), finished("tool_use")]
+    return [
+        PromptProcessed(5),
+        TextDelta("Let me look."),
+        ToolUseStart("tooluse_1", "weather"),
+        ToolInputDelta('{"city": "Paris"}'),
+        ToolUse(call),
+        finished("tool_use"),
+    ]
 
 
 def fault_script(request):
@@ -106,6 +116,7 @@ def test_tool_results_reach_the_engine(play):
     assert result.content == (
         ToolResultBlock("t1", (TextBlock('{"sky":"blue"}'),), is_error=True),
         TextBlock("and?"),
+        CachePointBlock(),
     )
 
 

@@ -125,6 +125,12 @@ def test_blobs_are_decoded(runtime):
     assert counted["input"]["invokeModel"]["body"] == b"{}"
 
 
+def test_null_is_a_document_too(runtime):
+    block = {"toolResult": {"toolUseId": "x", "content": [{"json": None}]}}
+    parsed = parse(runtime, "Converse", turn(block))
+    assert parsed["messages"][0]["content"] == [block]
+
+
 def test_nulls_are_absent_members(runtime):
     assert "inferenceConfig" not in parse(runtime, "Converse", {"inferenceConfig": None})
 

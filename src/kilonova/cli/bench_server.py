@@ -47,7 +47,7 @@ def running_server(directory: Path, name: str, max_num_seqs: int) -> Iterator[st
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as response:
             return response.status == 200
     except OSError:
         return False

@@ -14,7 +14,20 @@ from typer.core import TyperGroup
 import kilonova
 from kilonova.core.errors import ConfigError, InvalidRequest, KilonovaError, ModelNotFound
 
-VERBS = ("serve", "chat", "train", "tokenizer", "models", "eval", "preference", "data", "bench", "doctor")
+VERBS = (
+    "serve",
+    "chat",
+    "train",
+    "tokenizer",
+    "models",
+    "keys",
+    "usage",
+    "eval",
+    "preference",
+    "data",
+    "bench",
+    "doctor",
+)
 USAGE_ERRORS = (ConfigError, InvalidRequest, ModelNotFound)
 
 

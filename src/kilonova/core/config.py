@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -93,10 +93,14 @@ def _check_keys(cls: Any, tree: Any, where: str) -> None:
         if key not in hints:
             raise ConfigError(f"unknown key {name!r}: {nearest(str(key), hints)}")
         for inner in _dataclasses_in(hints[key]):
-            items = value if isinstance(value, list) else [value]
-            for index, item in enumerate(items):
-                suffix = f".{index}" if isinstance(value, list) else ""
-                _check_keys(inner, item, f"{name}{suffix}.")
+            if isinstance(value, list):
+                items = {f"{name}.{index}.": item for index, item in enumerate(value)}
+            elif get_origin(hints[key]) is dict and isinstance(value, Mapping):
+                items = {f"{name}.{inner_key}.": item for inner_key, item in value.items()}
+            else:
+                items = {f"{name}.": value}
+            for place, item in items.items():
+                _check_keys(inner, item, place)
 
 
 def _dataclasses_in(hint: Any) -> list[Any]:

@@ -47,7 +47,23 @@ class AccessDenied(KilonovaError):
 
 
 class Overloaded(KilonovaError):
-    """The queue is full; the caller may retry later."""
+    """There is no place for the request; the caller may retry after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float | None = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unavailable(KilonovaError):
+    """The server is stopping, or an engine is being restarted; the caller may retry after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float | None = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RequestTimeout(KilonovaError):
+    """The request took longer than the server allows."""
 
 
 class Throttled(KilonovaError):

@@ -85,11 +85,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function the model may call; `parameters` is the JSON schema of its arguments."""
+    """A function the model may call; `parameters` is the JSON schema of its arguments.
+
+    Calls fit the schema. What of it cannot be enforced (see docs/engine.md) is ignored, or with `strict` refused.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,8 @@ class SamplingParams:
     `frequency_penalty` and `presence_penalty` are subtracted from the logits of generated tokens, for each time and
     once; `repetition_penalty` divides positive and multiplies negative logits of tokens of prompt and answer (1: off);
     `logit_bias` adds to the logits of token ids; `min_p` drops tokens less likely than that share of the likeliest.
-    All of them act before temperature and the other filters.
+    All of them act before temperature and the other filters. Tokens that a grammar rules out are never drawn, whatever
+    the others do.
     """
 
     max_tokens: int | None = None
@@ -148,6 +153,25 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
 
 
+# What becomes of a conversation that does not fit the context: an error, its oldest exchanges dropped, those between
+# its first and its newest ones dropped, or its oldest exchanges replaced by a summary.
+ContextStrategy = Literal["none", "truncate_oldest", "sliding_window", "summarize"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextPolicy:
+    """How a prompt is made to fit the context.
+
+    `sinks` is what a sliding window keeps of the beginning: exchanges of a conversation (None: 1), tokens of a raw
+    prompt (None: 4). `reserve` tokens are left free for the answer; None leaves room for `max_tokens`, but no more than
+    a quarter of the context unless the answer must have them.
+    """
+
+    strategy: ContextStrategy = "none"
+    sinks: int | None = None
+    reserve: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """What to generate: a conversation (`messages`), or a raw `prompt` of text or token ids, never both.
@@ -155,7 +179,9 @@ class GenerationRequest:
     A conversation that ends with an assistant turn asks the model to continue that turn. Among waiting requests those
     of a higher `service_tier` go first, and within a tier those of different `tenant`s take turns. Tenants share no
     cached prefixes. `adapter` is the name of one that the engine knows; empty for the model alone. Calls of tools
-    always fit their schemas; with a `grammar` there are none, and the text fits it.
+    always fit their schemas, and with a `grammar` the text fits that; with both, the answer is one or the other.
+    `context` is for whoever hands the request to an engine (None: what its key says); the engine itself refuses what
+    does not fit. Prefixes are reused in any case; without `counts_cached` usage keeps silent about it.
     """
 
     model: str
@@ -169,6 +195,8 @@ class GenerationRequest:
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
     grammar: Grammar | None = None
+    counts_cached: bool = True
+    context: ContextPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +264,10 @@ class ToolUseStart:
 
 @dataclass(frozen=True, slots=True)
 class ToolInputDelta:
-    """A piece of the JSON text of the input of the call that began last."""
+    """A piece of the JSON text of the input of the call that began last.
+
+    No piece is ever taken back. A call that `max_tokens` or the context cuts off has no `ToolUse`.
+    """
 
     text: str
 

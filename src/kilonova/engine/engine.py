@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,49 +20,38 @@ from kilonova.core.errors import (
     EngineError,
     Overloaded,
 )
-from kilonova.core.types import GenerationRequest
-from kilonova.engine.adapters import AdapterPool, AdapterUse
-from kilonova.engine.block_pool import PoolStats
+from kilonova.core.types import GenerationRequest, SamplingParams
+from kilonova.engine.adapters import AdapterPool
 from kilonova.engine.cache_points import find_cache_points
 from kilonova.engine.config import EngineConfig
+from kilonova.engine.constraint import Constraint
 from kilonova.engine.draft_model import DraftModel
 from kilonova.engine.drawing import Drawn, draw
-from kilonova.engine.generation import Generation
+from kilonova.engine.generation import Generation, wake_readers
 from kilonova.engine.kv_cache import KVCache
-from kilonova.engine.native.library import instruction_sets
+from kilonova.engine.loading import load_for_engine
 from kilonova.engine.output import OutputStream
+from kilonova.engine.penalties import Penalties, edits_logits
 from kilonova.engine.request import Request
 from kilonova.engine.rounding import round_output_projection, round_weights
 from kilonova.engine.runner import ModelRunner, StepTokens
 from kilonova.engine.scheduler import PRIORITIES, Chunk, Scheduler
 from kilonova.engine.speculation import Speculator, StepCost
+from kilonova.engine.stats import EngineStats
 from kilonova.engine.threads import StepThreads
 from kilonova.engine.validation import check_context, encode_prompt
 from kilonova.models.checkpoint import load_decoder
 from kilonova.models.decoder.model import Decoder
 from kilonova.nn.quantized import num_quantized_weights
+from kilonova.text.grammar import Constraints, GrammarCompiler
 from kilonova.text.tokenizer import Tokenizer
 
 __all__ = ["Engine", "EngineStats", "Generation"]
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Requests that run and that wait for a place, and the key-value cache.
-
-    `kv_tokens` are the positions of running requests. Blocks are used by them, or kept as prefixes (cached; some of
-    them pinned), or free. `preemptions` counts requests that were set back since the engine started. `adapters` tells
-    how each is used; requests that wait for theirs count as waiting.
-    """
-
-    running: int
-    waiting: int
-    kv_tokens: int
-    kv_blocks: PoolStats
-    preemptions: int
-    adapters: Mapping[str, AdapterUse]
+# An engine that fails as often as this in a row is broken, whatever the requests were.
+MAX_FAILED_STEPS = 3
 
 
 class Engine:
@@ -111,6 +97,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.context_length = cache.max_length
         self._vocab_size = model.config.vocab_size
+        self._grammars = GrammarCompiler(tokenizer, self._vocab_size)
         self._max_requests = config.max_num_seqs + config.max_queue
         self._runner = ModelRunner(model, cache)
         self._threads = StepThreads(self._dry_step, self._runner.device)
@@ -128,6 +115,8 @@ class Engine:
             self._runner, self._scheduler.add, self._stop, self._changed, config.max_loras, config.max_lora_rank
         )
         self._is_closed = False
+        self._steps, self._step_requests, self._step_seconds = 0, 0, 0.0
+        self._failed_steps = 0
         self._thread = threading.Thread(target=self._run, name="kilonova-engine", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -148,7 +137,7 @@ class Engine:
             tokenizer = Tokenizer.from_directory(directory)
             chosen = choose_device(device)
             compute_dtype = choose_dtype(dtype, chosen)
-            model = _load(directory, compute_dtype, chosen)
+            model = load_for_engine(directory, compute_dtype, chosen)
             draft = (
                 None if draft_directory is None else load_decoder(draft_directory, dtype=compute_dtype, device=chosen)
             )
@@ -178,6 +167,7 @@ class Engine:
         sampling = request.sampling
         check_context(len(prompt), sampling.max_tokens, self.context_length)
         adapter = self._adapters.get(request.adapter) if request.adapter else None
+        constraints = Constraints(request.tools, request.tool_choice, request.parallel_tool_calls, request.grammar)
         running = Request(
             token_ids=prompt,
             prompt_length=len(prompt),
@@ -190,10 +180,19 @@ class Engine:
             reads_prefixes=sampling.prompt_logprobs is None,
             cache_points=find_cache_points(self.tokenizer, request, prompt),
             tokenizer=self.tokenizer,
-            output=OutputStream(self.tokenizer, sampling.stop, has_tools=bool(request.tools)),
+            output=OutputStream(
+                self.tokenizer,
+                sampling.stop,
+                has_tools=constraints.allows_calls,
+                # Evaluation scores every token of a raw prompt's continuation, its end among them.
+                tells_end=request.prompt is not None,
+            ),
             adapter=adapter,
+            constraint=self._constraint(constraints, sampling) if constraints else None,
+            penalties=Penalties(sampling, len(prompt)) if edits_logits(sampling) else None,
             max_tokens=sampling.max_tokens,
             context_length=self.context_length,
+            counts_cached=request.counts_cached,
             arrived=arrived,
         )
         running.generation = Generation(partial(self._stop, running), running.progress)
@@ -209,6 +208,11 @@ class Engine:
             self._changed.notify()
         return running.generation
 
+    def _constraint(self, constraints: Constraints, sampling: SamplingParams) -> Constraint:
+        grammar = self._grammars.compile(constraints)
+        stops = self.tokenizer.stop_token_ids
+        return Constraint(grammar, self._vocab_size, stops, ignore_eos=sampling.ignore_eos)
+
     def stats(self) -> EngineStats:
         """What the engine is doing now."""
         with self._changed:
@@ -220,7 +224,15 @@ class Engine:
                 scheduler.blocks.stats(),
                 scheduler.num_preemptions,
                 self._adapters.use(),
+                self._steps,
+                self._step_requests,
+                self._step_seconds,
             )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or it broke."""
+        return self._is_closed
 
     def add_adapter(self, name: str, directory: str | Path) -> None:
         """Know a PEFT directory by a name that requests can give. Raises CheckpointError or ConfigError."""
@@ -276,8 +288,11 @@ class Engine:
                 self._is_closed = True
                 left = [*self._scheduler.running, *self._scheduler.waiting, *self._adapters.waiting]
             for request in left:
-                self._end(request, EngineError("the engine was closed"))
-            self._wake(left)
+                try:
+                    self._end(request, EngineError("the engine was closed"))
+                except Exception:  # It broke in the middle of something: the others are to be told as well.
+                    request.generation.put(EngineError("the engine stopped"))
+            wake_readers(request.generation for request in left)
 
     def _next_step(self) -> list[Chunk[Request]]:
         """Waits for work; empty when the engine closes."""
@@ -290,7 +305,7 @@ class Engine:
                 stopped, self._stopped = self._stopped, []
             for request, error in stopped:
                 self._end(request, error)
-            self._wake(request for request, _ in stopped)
+            wake_readers(request.generation for request, _ in stopped)
             if self._speculator is not None:
                 self._speculator.draft(self._scheduler.running)
             with self._changed:
@@ -303,19 +318,27 @@ class Engine:
             started = time.perf_counter()
             with self._threads(sum(chunk.length for chunk in chunks)):
                 sampled = self._compute(chunks)
-            self._scheduler.observe(chunks, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._scheduler.observe(chunks, seconds)
         except Exception as error:
             logger.exception("a step failed")
             for chunk in chunks:
                 self._end(chunk.sequence, _failure("the model step failed", error))
+            self._failed_steps += 1
+            if self._failed_steps == MAX_FAILED_STEPS:
+                wake_readers(chunk.sequence.generation for chunk in chunks)
+                raise
         else:
+            self._failed_steps = 0
+            self._steps, self._step_requests = self._steps + 1, self._step_requests + len(chunks)
+            self._step_seconds += seconds
             for drawn in sampled:
                 try:
                     self._advance(drawn)
                 except Exception as error:
                     logger.exception("a request failed")
                     self._end(drawn.request, _failure("the output could not be processed", error))
-        self._wake(chunk.sequence for chunk in chunks)
+        wake_readers(chunk.sequence.generation for chunk in chunks)
 
     def _compute(self, chunks: list[Chunk[Request]]) -> list[Drawn]:
         """Runs the model over `chunks`; for each request that reached its last token the next ones."""
@@ -354,6 +377,9 @@ class Engine:
 
     def _advance(self, drawn: Drawn) -> None:
         request = drawn.request
+        if drawn.error is not None:
+            self._end(request, drawn.error)
+            return
         if self._speculator is not None:
             self._speculator.learn(request, [token_id for token_id in drawn.token_ids if token_id is not None])
         for token_id, raw in zip(drawn.token_ids, drawn.raws, strict=True):
@@ -381,33 +407,6 @@ class Engine:
             if self._adapters.release(request):
                 self._scheduler.remove(request)
         request.generation.put(error)
-
-    def _wake(self, requests: Iterable[Request]) -> None:
-        """Tells each event loop, once, which of its generations have events."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[Generation]] = {}
-        for request in requests:
-            loop = request.generation.loop
-            if loop is not None:
-                by_loop.setdefault(loop, []).append(request.generation)
-        for loop, generations in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(_wake_all, generations)
-            except RuntimeError:  # The loop is closed: nobody will read these any more.
-                for generation in generations:
-                    generation.cancel()
-
-
-def _load(directory: str | Path, compute_dtype: torch.dtype, device: torch.device) -> Decoder:
-    """The decoder, in bfloat16 where it is stored so and the kernels of a CPU compute with it in float32."""
-    if device.type == "cpu" and compute_dtype == torch.float32 and instruction_sets():
-        model = load_decoder(directory, device=device)
-        return model if model.model.embed_tokens.weight.dtype == torch.bfloat16 else model.to(compute_dtype)
-    return load_decoder(directory, dtype=compute_dtype, device=device)
-
-
-def _wake_all(generations: list[Generation]) -> None:
-    for generation in generations:
-        generation.wake()
 
 
 def _failure(what: str, error: Exception) -> EngineError:

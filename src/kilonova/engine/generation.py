@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -12,19 +12,25 @@ from kilonova.core.types import GenerationEvent, StopReason, Usage
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a generation has come: tokens so far, seconds to the first (0 before it), and why it ended if it has."""
+    """How far a generation has come: tokens so far, seconds to the first (0 before it), and why it ended if it has.
+
+    `queue_time` is the seconds it waited for a place, None while it waits. When it `is_over`, nothing changes any more.
+    """
 
     usage: Usage
     time_to_first_token: float
     stop_reason: StopReason | None
+    queue_time: float | None = 0.0
+    is_over: bool = True
 
 
 class Generation(Iterator[GenerationEvent], AsyncIterator[GenerationEvent]):
     """One running request: iterate it, with `for` or `async for`, for its events.
 
-    Events are PromptProcessed, then TextDelta and ToolUse, then Finished. EngineError is raised from the iteration when
-    generation fails. `cancel()` may be called from any thread; it ends the iteration without Finished. A generation has
-    one reader, on a thread or on an event loop. `progress()` may be called at any time, from any thread.
+    Events are PromptProcessed, then TextDelta, ToolUseStart, ToolInputDelta and ToolUse, then Finished. EngineError is
+    raised from the iteration when generation fails. `cancel()` may be called from any thread; it ends the iteration
+    without Finished. A generation has one reader, on a thread or on an event loop. `progress()` may be called at any
+    time, from any thread.
     """
 
     def __init__(self, cancel: Callable[[], None], progress: Callable[[], Progress]) -> None:
@@ -38,6 +44,12 @@ class Generation(Iterator[GenerationEvent], AsyncIterator[GenerationEvent]):
     def cancel(self) -> None:
         """Stop generating and free the place within one step; harmless when the generation is over."""
         self._cancel()
+
+    def fail(self, error: Exception) -> None:
+        """As `cancel`, and the iteration raises `error`, even where the engine hangs. For the reader's event loop."""
+        self._events.put(error)
+        self._cancel()
+        self.wake()
 
     def __next__(self) -> GenerationEvent:
         if self._ended:
@@ -78,3 +90,22 @@ class Generation(Iterator[GenerationEvent], AsyncIterator[GenerationEvent]):
         """Engine's side, on the reader's event loop: let a waiting reader look again."""
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
+
+
+def wake_readers(generations: Iterable[Generation]) -> None:
+    """Tells each event loop, once, which of its generations have events."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Generation]] = {}
+    for generation in generations:
+        if generation.loop is not None:
+            by_loop.setdefault(generation.loop, []).append(generation)
+    for loop, waiting in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_wake_all, waiting)
+        except RuntimeError:  # The loop is closed: nobody will read these any more.
+            for generation in waiting:
+                generation.cancel()
+
+
+def _wake_all(generations: list[Generation]) -> None:
+    for generation in generations:
+        generation.wake()

@@ -11,7 +11,7 @@ from kilonova.engine.native.library import Context
 from kilonova.engine.native.weights import MAX_INT8_COLUMNS, PackedLinear, expand, pack_float, pack_int4, pack_int8
 from kilonova.nn.quantized import QuantizedLinear
 
-# A weight of another dtype than the products' is converted anew for each of them, unless it is this small.
+# A weight of another form than the products' is converted anew for each of them, unless it is this small.
 _CONVERTED_BYTES = 16 * 2**20
 
 
@@ -20,8 +20,8 @@ class JoinedLinear:
 
     Float weights become one tensor, and the layers' own weights views of it, so that nothing is stored twice. With
     `native` it is row by row, as the native kernels read it; else input-major, `[in, out]`, which CPU libraries
-    multiply by a few rows up to twice as fast. Quantised layers keep their integers, here only, and are multiplied out
-    for each product that is PyTorch's.
+    multiply by a few rows up to twice as fast. Quantised layers keep their integers, here only. Products that are
+    PyTorch's want them multiplied out: large ones are so for each product, small ones once.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class JoinedLinear:
         self._native = native
         self._interleaved = interleaved
         self.packed: PackedLinear | None = None
+        self._converted: Tensor | None = None
         biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
         self.bias = self._join(biases) if biases else None
         self._quantized = [layer for layer in layers if isinstance(layer, QuantizedLinear)]
@@ -41,7 +42,6 @@ class JoinedLinear:
             return
         floats = [layer for layer in layers if isinstance(layer, nn.Linear)]
         self._weight = self._join([layer.weight.detach() for layer in floats])
-        self._converted: Tensor | None = None
         if native is None:
             self._weight = self._weight.t().contiguous().t()
         for layer, part in zip(floats, self._split(self._weight, floats), strict=True):
@@ -61,19 +61,22 @@ class JoinedLinear:
 
     def _matrix(self, dtype: torch.dtype) -> Tensor:
         """`W^T`, `[in, out]`, in the dtype of the product."""
-        if self._quantized:
-            if self.packed is None:
-                return self._join([layer.dequantize(dtype) for layer in self._quantized]).t()
-            assert self._native is not None
-            return expand(self._native, self.packed, dtype).t()
-        if self._weight.dtype == dtype:
+        if not self._quantized and self._weight.dtype == dtype:
             return self._weight.t()
-        if self._converted is None:
-            converted = self._weight.to(dtype)
-            if converted.nbytes > _CONVERTED_BYTES:
-                return converted.t()
+        if self._converted is not None and self._converted.dtype == dtype:
+            return self._converted.t()
+        converted = self._convert(dtype)
+        if converted.nbytes <= _CONVERTED_BYTES:
             self._converted = converted
-        return self._converted.t()
+        return converted.t()
+
+    def _convert(self, dtype: torch.dtype) -> Tensor:
+        if not self._quantized:
+            return self._weight.to(dtype)
+        if self.packed is None:
+            return self._join([layer.dequantize(dtype) for layer in self._quantized])
+        assert self._native is not None
+        return expand(self._native, self.packed, dtype)
 
     def _pack_quantized(self) -> bool:
         """Packs integers that all have one of the forms the native kernels know, and takes them from the layers."""

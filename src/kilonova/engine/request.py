@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from kilonova.core.types import Finished, PromptProcessed, StopReason, TokenLogprob, Usage
 from kilonova.engine.adapters import Adapter
+from kilonova.engine.constraint import Constraint
 from kilonova.engine.generation import Generation, Progress
 from kilonova.engine.low_rank import AdapterWeights
 from kilonova.engine.output import OutputStream, to_token_logprob
+from kilonova.engine.penalties import Penalties
 from kilonova.engine.sampling import RawLogprob
 from kilonova.engine.scheduler import Sequence
 from kilonova.engine.speculation import FIRST_ESTIMATE, PromptLookup
@@ -23,6 +25,9 @@ class Request(Sequence):
     tokenizer: Tokenizer
     output: OutputStream
     adapter: Adapter | None = None
+    constraint: Constraint | None = None
+    penalties: Penalties | None = None
+    counts_cached: bool = True
     generation: Generation = field(init=False)
     max_tokens: int | None
     context_length: int
@@ -48,12 +53,14 @@ class Request(Sequence):
 
     @property
     def usage(self) -> Usage:
-        return Usage(self.prompt_length, self.num_output_tokens, self.num_cached, self.num_kept)
+        cached = self.num_cached if self.counts_cached else 0
+        return Usage(self.prompt_length, self.num_output_tokens, cached, self.num_kept)
 
     def progress(self) -> Progress:
         """What its generation tells while it runs and after."""
         waited = self.first_token - self.arrived if self.first_token else 0.0
-        return Progress(self.usage, waited, self.stop_reason)
+        queue_time = self.admitted - self.arrived if self.admitted else None
+        return Progress(self.usage, waited, self.stop_reason, queue_time, self.is_over)
 
     def advance(self, token_id: int | None, raw: RawLogprob | None) -> bool:
         """Take in a sampled token (None: none was asked for) and put what follows from it; whether that is the end."""
@@ -79,8 +86,11 @@ class Request(Sequence):
 
     def _take(self, token_id: int, raw: RawLogprob | None) -> StopReason | None:
         self.token_ids.append(token_id)
-        if token_id in self.tokenizer.stop_token_ids and not self.sampling.ignore_eos:
+        if token_id in self.tokenizer.stop_token_ids and (self.constraint is not None or not self.sampling.ignore_eos):
+            self.output.end(raw)
             return "end_turn"
+        if self.constraint is not None:
+            self.constraint.accept(token_id)
         for event in self.output.push(token_id, raw):
             self.generation.put(event)
         if self.output.stop_sequence is not None:

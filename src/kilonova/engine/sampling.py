@@ -1,6 +1,14 @@
 """Choice of the next token, for a batch whose requests differ.
 
-With logits `z`, temperature `T > 0` and `p = softmax(z / T)`:
+First the logits are edited (`kilonova.engine.penalties`, `kilonova.engine.constraint`), in this order:
+
+- tokens that the answer's grammar rules out go to minus infinity;
+- `repetition_penalty` r, for every token of prompt and answer: z / r where z > 0, else z * r (arXiv 1909.05858);
+- `frequency_penalty` f and `presence_penalty` p, for every token that was generated c > 0 times: z - c f - p;
+- `logit_bias` is added;
+- `min_p` rules out tokens whose probability, at temperature 1, is below that share of the largest (arXiv 2407.01082).
+
+Then, with logits `z`, temperature `T > 0` and `p = softmax(z / T)`:
 
 - `top_k` keeps the tokens whose probability is at least the k-th largest;
 - `top_p` then keeps the most likely tokens up to the first at which their share of what is left reaches `top_p`;

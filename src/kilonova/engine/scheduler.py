@@ -29,9 +29,9 @@ class Sequence:
 
     `token_ids` is the prompt, then what was sampled; the first `num_computed` of them are in slot `slot` of the cache
     (-1: none yet), and the next step checks whether `draft` follows. `seed` is the 64-bit seed its draws come from.
-    `arrived` is in seconds of the scheduler's clock. A sequence that `reads_prefixes` may start with what others with
-    the same `salt` have computed; `num_cached` is how many tokens of the prompt it got that way, `num_kept` how many of
-    the others it left to its cache points.
+    `arrived` and `admitted` (0: not yet) are in seconds of the scheduler's clock. A sequence that `reads_prefixes` may
+    start with what others with the same `salt` have computed; `num_cached` is how many tokens of the prompt it got that
+    way, `num_kept` how many of the others it left to its cache points.
     """
 
     token_ids: list[int]
@@ -41,6 +41,7 @@ class Sequence:
     priority: int = PRIORITIES["default"]
     tenant: str = ""
     arrived: float = 0.0
+    admitted: float = 0.0
     salt: str = ""
     reads_prefixes: bool = True
     cache_points: list[CachePoint] = field(default_factory=list)
@@ -124,6 +125,7 @@ class Scheduler(Generic[S]):
         self.running: list[S] = []
         self.blocks = blocks
         self.num_preemptions = 0
+        self._clock = clock
         self._prefill_tokens = prefill_tokens
         self._mixed_prefill_tokens = mixed_prefill_tokens
         self._prompt_share = PromptShare(mixed_prefill_tokens)
@@ -272,6 +274,7 @@ class Scheduler(Generic[S]):
         sequence.slot, sequence.num_computed = slot, cached
         if not sequence.was_preempted:
             sequence.num_cached = cached
+            sequence.admitted = self._clock()
         insort(self.running, sequence, key=_order)
         return length
 

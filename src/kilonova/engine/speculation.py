@@ -4,8 +4,8 @@ A guess is kept as far as it equals what the request draws anyway: every token i
 distribution with the request's own numbers, so the text is the same, to the letter, as without guessing. What is saved
 is the number of steps.
 
-The guesses of `PromptLookup` come from the text so far (arXiv 2304.04487): answers repeat names, phrases and whole
-passages of their prompt.
+Where a request's grammar leaves one way to go on, that is the guess. Else the guesses of `PromptLookup` come from the
+text so far (arXiv 2304.04487): answers repeat names, phrases and whole passages of their prompt.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Speculator:
         modelled: list[tuple[Request, int]] = []
         for request in generating:
             most = min(MAX_DRAFT_TOKENS, request.num_left - 1)
-            guess, chance = request.lookup.propose(request.token_ids, most)
+            guess, chance = self._guess(request, most)
             request.draft = guess[: self._cost.draft_length(chance, len(generating))]
             if self._draft_model is not None and not request.draft:
                 cost = self._draft_model.cost
@@ -136,8 +136,19 @@ class Speculator:
                     request.chance += _FORGETTING * (FIRST_ESTIMATE - request.chance)
         if self._draft_model is not None and modelled:
             for (request, _), guess in zip(modelled, self._draft_model.propose(modelled), strict=True):
-                request.draft = guess
+                request.draft = guess if request.constraint is None else guess[: request.constraint.num_valid(guess)]
                 request.is_modelled = True
+
+    def _guess(self, request: Request, most: int) -> tuple[list[int], float]:
+        """What the request's grammar forces, which is certain to be right, or else its text's guesses."""
+        constraint = request.constraint
+        if constraint is None:
+            return request.lookup.propose(request.token_ids, most)
+        forced = constraint.forced()[:most]
+        if forced:
+            return forced, 1.0
+        guess, chance = request.lookup.propose(request.token_ids, most)
+        return guess[: constraint.num_valid(guess)], chance
 
     def learn(self, request: Request, drawn: Sequence[int]) -> None:
         """Note which tokens were drawn: those guesses that were right, and the next one."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 import torch
 
@@ -19,7 +21,8 @@ class StepThreads:
     """One thread for small steps, all of PyTorch's for those that gain from them.
 
     A step of a small model is a chain of products too short to share: handing them to a second thread takes longer
-    than computing them. From how many tokens on that changes depends on model and machine, so it is measured:
+    than computing them. From how many tokens on that changes depends on model and machine, so it is measured, while
+    another thread wakes after each step as readers of the output do: on a small machine it displaces the second one.
     `step(n)` must compute a step of `n` tokens. On a GPU, or with one thread, nothing is measured or changed.
     """
 
@@ -44,22 +47,32 @@ class StepThreads:
     def _measure(self, step: Callable[[int], object]) -> int:
         """The least tokens from which on all threads win; twice the largest size tried where they win at none."""
         least = 2 * _SIZES[-1]
+        finished: SimpleQueue[bool] = SimpleQueue()
+        reader = threading.Thread(target=_read, args=(finished,), daemon=True)
+        reader.start()
+
+        def seconds(size: int, num_threads: int) -> float:
+            torch.set_num_threads(num_threads)
+            start = time.perf_counter()
+            step(size)
+            taken = time.perf_counter() - start
+            finished.put(True)
+            return taken
+
         try:
             for size in reversed(_SIZES):
-                alone, together = math.inf, math.inf
-                for _ in range(_ROUNDS):
-                    together = min(together, _seconds(step, size, self.num_threads))
-                    alone = min(alone, _seconds(step, size, 1))
+                pairs = [(seconds(size, self.num_threads), seconds(size, 1)) for _ in range(_ROUNDS)]
+                together, alone = map(statistics.median, zip(*pairs, strict=True))
                 if alone < _LEAST_GAIN * together:
                     break
                 least = size
         finally:
             torch.set_num_threads(self.num_threads)
+            finished.put(False)
+            reader.join()
         return least
 
 
-def _seconds(step: Callable[[int], object], size: int, num_threads: int) -> float:
-    torch.set_num_threads(num_threads)
-    start = time.perf_counter()
-    step(size)
-    return time.perf_counter() - start
+def _read(finished: SimpleQueue[bool]) -> None:
+    while finished.get():
+        pass

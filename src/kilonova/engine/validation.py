@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kilonova.core.errors import ContextLengthExceeded, InvalidRequest
-from kilonova.core.types import CachePointBlock, GenerationRequest, MediaBlock, SamplingParams, ToolResultBlock
+from kilonova.core.types import (
+    CachePointBlock,
+    GenerationRequest,
+    MediaBlock,
+    NamedTool,
+    SamplingParams,
+    ToolResultBlock,
+)
 from kilonova.engine.scheduler import PRIORITIES
 from kilonova.text.tokenizer import Tokenizer
 
@@ -11,6 +20,8 @@ MAX_STOP_SEQUENCES = 2500
 MAX_LOGPROBS = 20
 MAX_CACHE_POINTS = 4
 MAX_CACHE_SECONDS = 86_400
+MAX_TOOLS = 256
+MAX_BIAS = 100
 
 
 def encode_prompt(request: GenerationRequest, tokenizer: Tokenizer, vocab_size: int) -> list[int]:
@@ -64,7 +75,45 @@ def check_request(request: GenerationRequest, vocab_size: int) -> None:
                     f"token {token!r} is outside the vocabulary: ids are integers from 0 to {vocab_size - 1}",
                     field=f"prompt.{position}",
                 )
-    check_sampling(request.sampling)
+    check_sampling(request.sampling, vocab_size)
+    _check_tools(request)
+    _check_grammar(request)
+
+
+def _check_tools(request: GenerationRequest) -> None:
+    count = len(request.tools)
+    _check(count <= MAX_TOOLS, "tools", f"at most {MAX_TOOLS}", f"{count} tools")
+    names: set[str] = set()
+    for position, tool in enumerate(request.tools):
+        field = f"tools.{position}.name"
+        _check(isinstance(tool.name, str) and tool.name != "", field, "a string that is not empty", tool.name)
+        _check(tool.name not in names, field, "unlike those of the other tools", tool.name)
+        names.add(tool.name)
+    choice = request.tool_choice
+    if isinstance(choice, NamedTool):
+        _check(
+            choice.name in names, "tool_choice", f"one of the tools ({', '.join(names) or 'there are none'})", choice
+        )
+    else:
+        allowed = "auto, required, none or a named tool"
+        _check(choice in ("auto", "required", "none"), "tool_choice", allowed, choice)
+        _check(choice != "required" or bool(names), "tool_choice", "auto or none where there are no tools", choice)
+
+
+def _check_grammar(request: GenerationRequest) -> None:
+    grammar = request.grammar
+    if grammar is None:
+        return
+    source = grammar.source
+    if grammar.kind == "json_schema":
+        _check(isinstance(source, Mapping), "grammar", "a JSON schema, which is an object", source)
+    elif grammar.kind in ("regex", "lark"):
+        _check(isinstance(source, str) and source != "", "grammar", "a string that is not empty", source)
+    elif grammar.kind == "choice":
+        valid = isinstance(source, tuple) and source and all(isinstance(text, str) and text for text in source)
+        _check(bool(valid), "grammar", "a list of one or more strings, none of them empty", source)
+    else:
+        _check(grammar.kind == "json_object", "grammar", "of a known kind", grammar.kind)
 
 
 def _check_cache_points(request: GenerationRequest) -> None:
@@ -75,8 +124,9 @@ def _check_cache_points(request: GenerationRequest) -> None:
         _check(allowed, "ttl", f"an integer from 1 to {MAX_CACHE_SECONDS} seconds", point.ttl)
 
 
-def check_sampling(sampling: SamplingParams) -> None:
+def check_sampling(sampling: SamplingParams, vocab_size: int) -> None:
     """Raise InvalidRequest, which names the field and its range, unless every parameter is within its range."""
+    _check_penalties(sampling, vocab_size)
     temperature, top_p = sampling.temperature, sampling.top_p
     _check(_is_number(temperature) and 0 <= temperature <= 2, "temperature", "a number from 0 to 2", temperature)
     _check(_is_number(top_p) and 0 < top_p <= 1, "top_p", "a number above 0 and at most 1", top_p)
@@ -97,6 +147,23 @@ def check_sampling(sampling: SamplingParams) -> None:
     _check(count <= MAX_STOP_SEQUENCES, "stop", f"at most {MAX_STOP_SEQUENCES} sequences", f"{count} sequences")
     for position, stop in enumerate(sampling.stop):
         _check(isinstance(stop, str) and stop != "", f"stop.{position}", "a string that is not empty", stop)
+
+
+def _check_penalties(sampling: SamplingParams, vocab_size: int) -> None:
+    for name, value in (
+        ("frequency_penalty", sampling.frequency_penalty),
+        ("presence_penalty", sampling.presence_penalty),
+    ):
+        _check(_is_number(value) and -2 <= value <= 2, name, "a number from -2 to 2", value)
+    penalty, min_p = sampling.repetition_penalty, sampling.min_p
+    allowed = "a number above 0 and at most 10"
+    _check(_is_number(penalty) and 0 < penalty <= 10, "repetition_penalty", allowed, penalty)
+    _check(_is_number(min_p) and 0 <= min_p <= 1, "min_p", "a number from 0 to 1", min_p)
+    for token, bias in sampling.logit_bias.items():
+        valid = _is_integer(token) and 0 <= token < vocab_size
+        _check(valid, "logit_bias", f"by token ids, integers from 0 to {vocab_size - 1}", token)
+        allowed = f"a number from -{MAX_BIAS} to {MAX_BIAS}"
+        _check(_is_number(bias) and -MAX_BIAS <= bias <= MAX_BIAS, f"logit_bias.{token}", allowed, bias)
 
 
 def _check(valid: bool, field: str, allowed: str, value: object) -> None:

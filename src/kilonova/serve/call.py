@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.requests import Request
+from starlette.types import Receive
 
-from kilonova.core.errors import AccessDenied
-from kilonova.core.types import ServiceTier, Usage
+from kilonova.core.errors import AccessDenied, RequestTimeout
+from kilonova.core.types import ContextPolicy, ServiceTier, Usage
 
 if TYPE_CHECKING:
-    from kilonova.engine.generation import Generation
+    from kilonova.engine.generation import Generation, Progress
+    from kilonova.serve.ledger.ledger import Metering
 
 Protocol = Literal["bedrock", "openai", "console", ""]
+BudgetPeriod = Literal["day", "month", "total"]
+
+MAX_BODY_BYTES = 25_000_000
+# Nginx's status for a client that closed its connection; it is logged and never sent.
+CLIENT_CLOSED_REQUEST = 499
 
 _SCOPE_KEY = "kilonova.call"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What a key may use; None stands for no limit.
+
+    Minutes slide; days and months are calendar ones in UTC. Tokens are those of prompt and answer together.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    budget_usd: Decimal | None = None
+    budget_period: BudgetPeriod = "month"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +48,16 @@ class Principal:
     """Who makes a request; without a `key_id` anyone, where the server asks for no key.
 
     `models` and `operations` are what it may use, by registry name and by the API's name (`Converse`,
-    `chat.completions`); None stands for all.
+    `chat.completions`); None stands for all. `limits` is None where there are none. `context` is what becomes of
+    its prompts that do not fit where a request does not say.
     """
 
     key_id: str = ""
     name: str = ""
     models: frozenset[str] | None = None
     operations: frozenset[str] | None = None
+    limits: KeyLimits | None = None
+    context: ContextPolicy | None = None
 
 
 ANYONE = Principal()
@@ -42,11 +69,16 @@ class Call:
 
     `started` is `time.perf_counter()` seconds. `operation` is empty for what is neither scoped nor metered (health,
     pages). `error` is the protocol's name of the error it was answered with, also inside a stream. `headers` are added
-    to the response when it starts.
+    to the response when it starts. `sharing` are those generations whose prompt is that of an earlier one, and counts
+    with it. `failure` is what it was made to fail with. `status`, that of the response, 499 where there was none,
+    `latency` in seconds, and whether the client went before its end (`is_abandoned`) are known at the end. `receive`,
+    once the body was read, tells of the client's going. `context` is what was done to its prompts to make them fit.
     """
 
     id: str
     started: float
+    method: str = ""
+    path: str = ""
     principal: Principal = ANYONE
     protocol: Protocol = ""
     operation: str = ""
@@ -54,26 +86,82 @@ class Call:
     service_tier: ServiceTier = "default"
     metadata: Mapping[str, str] = field(default_factory=dict)
     generations: list[Generation] = field(default_factory=list)
+    sharing: set[Generation] = field(default_factory=set)
     error: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    submitted: float = 0.0
+    status: int = 0
+    latency: float = 0.0
+    is_abandoned: bool = False
+    max_body_bytes: int = MAX_BODY_BYTES
+    receive_seconds: float | None = None
+    observe_chunk: Callable[[float], None] | None = None
+    failure: Exception | None = None
+    metering: Metering | None = None
+    receive: Receive | None = None
+    context: Mapping[str, Any] | None = None
+    _waiting: asyncio.Timeout | None = None
 
     def begin(self, protocol: Protocol, operation: str) -> None:
-        """Name what is asked for. Raises AccessDenied where the principal may not."""
+        """Name what is asked for. Raises AccessDenied where the principal may not, and its failure if it has one."""
         self.protocol, self.operation = protocol, operation
+        if self.failure is not None:
+            raise self.failure
+        self.check_scope(operation)
+
+    def check_scope(self, operation: str) -> None:
+        """Raises AccessDenied where the principal may not use `operation`."""
         allowed = self.principal.operations
         if allowed is not None and operation not in allowed:
             raise AccessDenied(f"this key may not use {operation}")
 
+    def fail(self, error: Exception) -> None:
+        """Answer it with `error`, once: where it reads or waits now, or what its generations raise."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        if self._waiting is not None:
+            self._waiting.reschedule(0)
+        for generation in self.generations:
+            generation.fail(error)
+
+    @contextlib.asynccontextmanager
+    async def interruptible(self, seconds: float | None = None) -> AsyncIterator[None]:
+        """Lets `fail` end what is awaited inside, which then raises its error; RequestTimeout after `seconds`."""
+        if self.failure is not None:
+            raise self.failure
+        try:
+            async with asyncio.timeout(seconds) as self._waiting:
+                yield
+        except TimeoutError:
+            raise self.failure or RequestTimeout(f"the request did not arrive within {seconds:g} seconds") from None
+        finally:
+            self._waiting = None
+
     @property
     def usage(self) -> Usage:
-        """Tokens of its generations so far; those that share a prompt pay for it once each."""
-        parts = [generation.progress().usage for generation in self.generations]
-        return Usage(
-            sum(part.input_tokens for part in parts),
-            sum(part.output_tokens for part in parts),
-            sum(part.cache_read_input_tokens for part in parts),
-            sum(part.cache_write_input_tokens for part in parts),
-        )
+        """Tokens of its generations so far."""
+        return total_usage(self.progresses())
+
+    def progresses(self) -> list[Progress]:
+        """How far its generations have come, with the tokens that each adds to its usage."""
+        return [
+            replace(progress, usage=Usage(0, progress.usage.output_tokens)) if generation in self.sharing else progress
+            for generation in self.generations
+            for progress in [generation.progress()]
+        ]
+
+
+def total_usage(progresses: Iterable[Progress]) -> Usage:
+    """Tokens of all generations that were given a place."""
+    parts = [progress.usage for progress in progresses if progress.queue_time is not None]
+    return Usage(
+        sum([part.input_tokens for part in parts]),
+        sum([part.output_tokens for part in parts]),
+        sum([part.cache_read_input_tokens for part in parts]),
+        sum([part.cache_write_input_tokens for part in parts]),
+    )
 
 
 def set_call(scope: dict, call: Call) -> None:
@@ -81,6 +169,11 @@ def set_call(scope: dict, call: Call) -> None:
     scope[_SCOPE_KEY] = call
 
 
+def scope_call(scope: Mapping[str, Any]) -> Call:
+    """The call that an ASGI scope belongs to."""
+    return scope[_SCOPE_KEY]
+
+
 def call_of(request: Request) -> Call:
     """The call that a request belongs to."""
-    return request.scope[_SCOPE_KEY]
+    return scope_call(request.scope)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kilonova.core.errors import AccessDenied
 from kilonova.core.types import GenerationRequest
 from kilonova.serve import generation
 from kilonova.serve.call import Call
+from kilonova.serve.context import ContextFitter
 from kilonova.serve.models import ModelServer
 
 if TYPE_CHECKING:
     from kilonova.engine.engine import Generation
     from kilonova.models.registry import ModelEntry
+    from kilonova.serve.ledger.ledger import Ledger
+    from kilonova.serve.telemetry.metrics import Metrics
     from kilonova.text.tokenizer import Tokenizer
 
 
 class Gateway:
     """The only way from a protocol to the models of one server."""
 
-    def __init__(self, models: ModelServer) -> None:
+    def __init__(self, models: ModelServer, *, metrics: Metrics | None = None, ledger: Ledger | None = None) -> None:
         self.models = models
+        self._metrics = metrics
+        self._ledger = ledger
+        self._context = ContextFitter()
 
     def resolve(self, call: Call, identifier: str) -> ModelEntry:
         """The model of any name that `ModelServer.resolve` knows. Raises ModelNotFound or AccessDenied."""
@@ -41,20 +49,54 @@ class Gateway:
     async def submit(
         self, call: Call, entry: ModelEntry, requests: Sequence[GenerationRequest], *, shorten: bool
     ) -> list[Generation]:
-        """Queues all requests, or none; `shorten` as in `generation.submit`. Raises what `Engine.submit` raises."""
-        engine = await self.models.engine(entry)
+        """Queues all requests, or none; `shorten` as in `generation.submit`.
+
+        What does not fit is made to fit first where the request or its key asks for it. The call is in the ledger
+        before the engine gets it. Raises what `ContextFitter`, `Ledger.open` and `Engine.submit` raise.
+        """
         owned = [
             dataclasses.replace(request, tenant=call.principal.key_id, service_tier=call.service_tier)
             for request in requests
         ]
-        generations = await generation.submit_all(engine, owned, shorten=shorten)
-        call.generations += generations
+        if self._metrics is not None:
+            call.observe_chunk = self._metrics.between_chunks(entry.name)
+        async with call.interruptible():
+            engine = await self.models.engine(entry)
+            fits = await self._context.prepare(call, engine, owned, shorten=shorten)
+            if self._ledger is not None:
+                base = self.models.resolve(entry.base) if entry.base else None
+                count = partial(generation.count_tokens, engine)
+                await self._ledger.open(call, entry, fits.requests, base=base, count_tokens=count)
+            owned = await self._context.finish(call, engine, fits)
+            call.submitted = time.perf_counter()
+            generations = await generation.submit_all(engine, owned, shorten=shorten)
+            call.generations += generations
+            call.sharing |= _sharing(owned, generations)
+        if call.failure is not None:  # It came just as they were queued.
+            for each in generations:
+                each.cancel()
+            raise call.failure
         return generations
 
-    async def count_tokens(self, entry: ModelEntry, request: GenerationRequest) -> int:
-        """The input tokens `request` would be billed for."""
-        return await generation.count_tokens(await self.models.engine(entry), request)
+    async def count_tokens(self, call: Call, entry: ModelEntry, request: GenerationRequest) -> int:
+        """The input tokens `request` would be billed for; where a summary would be needed first, those without it."""
+        engine = await self.models.engine(entry)
+        owned = dataclasses.replace(request, tenant=call.principal.key_id)
+        fits = await self._context.prepare(call, engine, [owned], shorten=True)
+        return await generation.count_tokens(engine, fits.requests[0])
 
     async def tokenizer(self, entry: ModelEntry) -> Tokenizer:
         """The model's tokenizer."""
         return (await self.models.engine(entry)).tokenizer
+
+
+def _sharing(requests: Sequence[GenerationRequest], generations: Sequence[Generation]) -> set[Generation]:
+    """The generations whose prompt is that of an earlier one, as with the choices of one answer."""
+    prompts: set[tuple[int, int]] = set()
+    sharing = set()
+    for request, each in zip(requests, generations, strict=True):
+        prompt = id(request.messages), id(request.prompt)
+        if prompt in prompts:
+            sharing.add(each)
+        prompts.add(prompt)
+    return sharing

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response
@@ -24,6 +25,7 @@ from kilonova.core.types import (
     ToolUse,
     ToolUseBlock,
 )
+from kilonova.serve.call import scope_call
 
 if TYPE_CHECKING:
     from kilonova.engine.engine import Engine, Generation
@@ -63,12 +65,13 @@ async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def submit(engine: Engine, request: GenerationRequest, *, shorten: bool) -> Generation:
-    """Queues a request; a long prompt is tokenised on a thread, so that it does not hold up other clients.
+    """Queues a request; a long prompt is tokenised and a grammar compiled on a thread, to hold up no other client.
 
     With `shorten`, a `max_tokens` that does not fit beside the prompt becomes what the context still holds.
     Raises what `Engine.submit` raises.
     """
-    if _text_length(request) < _TOKENISE_ON_A_THREAD_FROM:
+    has_grammar = bool(request.tools) or request.grammar is not None
+    if not has_grammar and _text_length(request) < _TOKENISE_ON_A_THREAD_FROM:
         return _submit(engine, request, shorten)
     submitting = asyncio.ensure_future(asyncio.to_thread(_submit, engine, request, shorten))
     try:
@@ -233,7 +236,7 @@ class _AnswerBuilder:
             self.content.append(event.block)
         elif isinstance(event, PromptProcessed):
             self.prompt = event
-        else:
+        elif isinstance(event, Finished):
             self.finished = event
 
     def _close_text(self) -> None:
@@ -276,15 +279,23 @@ class StreamedResponse(Response):
         self.init_headers({"content-type": media_type, **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.suppress(ClientDisconnected):
-            await until_disconnect(receive, self._write(send))
+        call = scope_call(scope)
+        try:
+            await until_disconnect(receive, self._write(send, call.observe_chunk))
+        except ClientDisconnected:
+            call.is_abandoned = True
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, send: Send, observe: Callable[[float], None] | None) -> None:
         async with contextlib.AsyncExitStack() as closing:
             for source in self.sources:
                 await closing.enter_async_context(contextlib.aclosing(source))
             await closing.enter_async_context(contextlib.aclosing(self.chunks))
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            last = 0.0
             async for chunk in self.chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                now = time.perf_counter()
+                if last and observe is not None:
+                    observe(now - last)
+                last = now
             await send({"type": "http.response.body", "body": b"", "more_body": False})

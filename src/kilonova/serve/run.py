@@ -4,32 +4,84 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from kilonova.engine.config import EngineConfig
-from kilonova.models.registry import Registry
+from kilonova.core.errors import ConfigError
+from kilonova.models.registry import Registry, models_home
+from kilonova.serve.database import Database, default_url
+from kilonova.serve.keys.authentication import open_authenticator
+from kilonova.serve.ledger.ledger import Ledger
+from kilonova.serve.lifecycle import Lifecycle
 from kilonova.serve.models import ModelServer
+from kilonova.serve.origins import is_loopback
+from kilonova.serve.settings import Settings
+from kilonova.serve.telemetry.logs import configure_logs
+from kilonova.serve.telemetry.traces import Traces
+from kilonova.serve.tls import CertificateFiles, certificate_files
 
-# How long running answers may take to finish once the server is told to stop.
-GRACEFUL_SHUTDOWN_SECONDS = 15
+if TYPE_CHECKING:
+    from kilonova.serve.connection import Connection
+
+# How long connections may take to close once every answer has ended.
+_CLOSING_SECONDS = 2
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    """uvicorn's, which loads models while it answers already, and ends every answer in its protocol's way."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        grace: float,
+        loading: Future,
+        on_ready: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(config)
-        self._on_started = on_started
+        self.failure: Exception | None = None
+        self._lifecycle = lifecycle
+        self._grace = grace
+        self._loading = loading
+        self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
-            self._on_started()
+        self._waiting = asyncio.create_task(self._wait_for_models())
+
+    async def _wait_for_models(self) -> None:
+        try:
+            await asyncio.wrap_future(self._loading)
+        except Exception as error:
+            self.failure = error
+            self._stop()
+        else:
+            self._lifecycle.is_loading = False
+            await self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Connections are still accepted: who comes now is told that the server stops, and not that there is none.
+        await self._lifecycle.drain(self._grace)
+        for connection in cast("set[Connection]", self.server_state.connections.copy()):
+            if connection.is_answering:
+                connection.abort()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self._lifecycle.stop()
+        self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -42,62 +94,113 @@ class _Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def serve(
-    *,
-    host: str,
-    port: int,
-    models: Mapping[str, Path],
-    data_dir: Path,
-    on_ready: Callable[[str], None] | None = None,
-    adapters: Mapping[str, tuple[str, Path]] | None = None,
-    drafts: Mapping[str, Path] | None = None,
-    engine: EngineConfig | None = None,
-) -> None:
-    """Serves the shipped models, those imported under `data_dir`, and `models` (name to directory), until stopped.
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A server that is ready: its base URL, whether requests need a key, and the certificate authority of its own that
+    clients have to trust, if it has made one."""
 
-    `adapters` are more names, of PEFT directories and the models they belong to (see `Registry`), and `drafts` the
-    directories of smaller models that guess for those named. `engine` is for every model. The models named in
-    `models`, or else the registry's first, and the bases of `adapters` are loaded before the port opens; the others,
-    and the adapters' own weights, when they are first asked for. `on_ready` is called with the base URL once requests
-    are accepted; port 0 takes a free one. SIGINT and SIGTERM let running answers finish, for a while. Raises
+    url: str
+    needs_key: bool
+    authority: Path | None
+
+
+def serve(settings: Settings, *, on_ready: Callable[[Running], None] | None = None) -> None:
+    """Serves the shipped models, those imported under the data directory, and those of the settings, until stopped.
+
+    The models named in the settings, or else the registry's first, and the bases of adapters are loaded at once; the
+    others, and the adapters' own weights, when they are first asked for. The port answers meanwhile; `on_ready` is
+    called once they are there. SIGINT and SIGTERM let running answers finish, for a while. Raises
     CheckpointError and ConfigError for a model that cannot be loaded, and OSError when the address cannot be bound.
     """
-    _log_to_stderr()
-    listener = _bind(host, port)
-    with listener, ThreadPoolExecutor(max_workers=1) as pool:
-        registry = Registry(models, adapters, home=data_dir / "models")
-        server_models = ModelServer(registry, engine, drafts)
-        first = [registry.get(name) for name in (*models, *(adapters or ()))] or list(registry.entries()[:1])
-        loading = pool.submit(lambda: [server_models.load(entry) for entry in first])
+    configure_logs(settings.telemetry)
+    at = settings.server
+    data = data_directory(settings)
+    registry = open_registry(settings)
+    traces = Traces.from_settings(settings.telemetry)
+    with contextlib.ExitStack() as closing:
+        database = Database(default_url(data) if at.database is None else at.database)
+        closing.callback(database.close)
+        database.migrate()
+        reachable = not is_loopback(at.host)
+        authenticator = open_authenticator(database, data, at.host, reachable=reachable, is_open=at.open)
+        files = _certificate(settings, data)
+        listener = closing.enter_context(_bind(at.host, at.port))
+        pool = closing.enter_context(ThreadPoolExecutor(max_workers=1))
+        drafts = {name: Path(directory) for name, directory in settings.drafts.items()}
+        models = ModelServer(registry, settings.engine, drafts)
+        first = [registry.get(name) for name in (*settings.models, *settings.adapters)] or registry.entries()[:1]
+        loading = pool.submit(lambda: [models.load(entry) for entry in first])
+        lifecycle = Lifecycle(settings.limits)
+        lifecycle.is_loading = True
 
         from kilonova.serve.app import create_app
+        from kilonova.serve.connection import Connection
 
-        app = create_app(server_models)
-        loading.result()
-        url_host = f"[{host}]" if ":" in host else host
-        base_url = f"http://{url_host}:{listener.getsockname()[1]}"
+        app = create_app(
+            models,
+            database=database,
+            ledger=Ledger(database, settings.prices),
+            authenticator=authenticator,
+            lifecycle=lifecycle,
+            observers=[traces.observe_call] if traces is not None else [],
+            on_close=[authenticator.close, *([traces.close] if traces is not None else [])],
+        )
         config = uvicorn.Config(
             app,
+            http=cast(Any, partial(Connection, limits=settings.limits)),
+            ws="none",
             access_log=False,
             log_level="warning",
             log_config=None,
             lifespan="on",
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+            timeout_keep_alive=cast(int, at.keep_alive_seconds),
+            timeout_graceful_shutdown=_CLOSING_SECONDS,
             server_header=False,
+            ssl_certfile=None if files is None else files.certificate,
+            ssl_keyfile=None if files is None else files.key,
         )
-        server = _Server(config, lambda: on_ready(base_url) if on_ready is not None else None)
-        asyncio.run(server.serve(sockets=[listener]))
+        host = f"[{at.host}]" if ":" in at.host else at.host
+        url = f"{'http' if files is None else 'https'}://{host}:{listener.getsockname()[1]}"
+
+        async def ready() -> None:
+            if on_ready is not None:
+                needs_key = not await authenticator.is_open()
+                on_ready(Running(url=url, needs_key=needs_key, authority=files.authority if files else None))
+
+        server = _Server(config, lifecycle, at.grace_seconds, loading, ready)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=[listener]))
+        if server.failure is not None:
+            raise server.failure
 
 
-def _log_to_stderr() -> None:
-    logger = logging.getLogger("kilonova")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+def _certificate(settings: Settings, data: Path) -> CertificateFiles | None:
+    at = settings.server
+    if not (at.tls or at.tls_certificate or at.tls_key):
+        return None
+    return certificate_files(
+        data,
+        at.host,
+        Path(at.tls_certificate) if at.tls_certificate else None,
+        Path(at.tls_key) if at.tls_key else None,
+    )
+
+
+def data_directory(settings: Settings) -> Path:
+    """Where the server keeps what it keeps."""
+    return models_home().parent if settings.server.data is None else Path(settings.server.data)
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The models that the settings name, beside the shipped and the imported. Raises ConfigError or CheckpointError."""
+    adapters: dict[str, tuple[str, Path]] = {}
+    for name, value in settings.adapters.items():
+        base, _, directory = value.rpartition(":")
+        if not base or not directory:
+            raise ConfigError(f"adapters.{name}: BASE:DIR is expected, where BASE is a model's name; it is {value!r}")
+        adapters[name] = base, Path(directory)
+    models = {name: Path(directory) for name, directory in settings.models.items()}
+    return Registry(models, adapters, home=data_directory(settings) / "models")
 
 
 def _bind(host: str, port: int) -> socket.socket:

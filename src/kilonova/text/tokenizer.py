@@ -69,6 +69,11 @@ class Tokenizer:
         return cls(backend, template, eos_token_id, frozenset(stop))
 
     @property
+    def backend(self) -> BackendTokenizer:
+        """The Hugging Face tokenizer underneath."""
+        return self._backend
+
+    @property
     def vocab_size(self) -> int:
         """Number of tokens, added ones included."""
         return self._backend.get_vocab_size(with_added_tokens=True)

@@ -25,9 +25,7 @@ def test_two_ranks_learn_what_one_learns(
         section = {"teacher": str(tiny_micro_directory), "hard_weight": 0.25, **section}
         train(recipe(tmp_path, tiny_tokenizer_directory, section, case, **changes))
         for plan, parallel in PLANS.items():
-            path = recipe(
-                tmp_path, tiny_tokenizer_directory, section, f"{case}-{plan}", parallel=parallel, **changes
-            )
+            path = recipe(tmp_path, tiny_tokenizer_directory, section, f"{case}-{plan}", parallel=parallel, **changes)
             # The teacher's tokens are found by the ranks together, not read from the run on one.
             path.write_text(path.read_text().replace(str(tmp_path / "cache"), str(tmp_path / f"cache-{plan}")))
             tasks.append({"kind": "train", "ranks": 2, "recipe": str(path)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 from starlette.responses import Response
@@ -15,8 +15,10 @@ from kilonova.core.errors import (
     InvalidRequest,
     ModelNotFound,
     Overloaded,
+    RequestTimeout,
     Throttled,
     Unauthenticated,
+    Unavailable,
 )
 from kilonova.serve.bedrock.eventstream import encode_exception
 from kilonova.serve.bedrock.shapes import MalformedBody
@@ -24,7 +26,25 @@ from kilonova.serve.http import BodyTooLarge, retry_after_header
 
 logger = logging.getLogger(__name__)
 
-_STATUSES = {"SerializationException": 400, "UnknownOperationException": 404, "MethodNotAllowedException": 405}
+# Of exceptions that not every service has in its model.
+_STATUSES = {
+    "SerializationException": 400,
+    "UnknownOperationException": 404,
+    "MethodNotAllowedException": 405,
+    "ModelTimeoutException": 408,
+    "ServiceUnavailableException": 503,
+    # Answered before it is known which operation of which service was meant.
+    "MissingAuthenticationTokenException": 403,
+    "IncompleteSignatureException": 403,
+    "InvalidSignatureException": 403,
+    "UnrecognizedClientException": 403,
+    "AccessDeniedException": 403,
+    "ThrottlingException": 429,
+    "ValidationException": 400,
+    "InternalServerException": 500,
+}
+# Exceptions that have another name inside a stream.
+_IN_STREAM = {"ModelErrorException": "ModelStreamErrorException", "ModelTimeoutException": "ModelStreamErrorException"}
 
 
 class BedrockError(Exception):
@@ -60,7 +80,12 @@ def to_bedrock_error(error: Exception) -> BedrockError:
     if isinstance(error, Throttled):
         return BedrockError("ThrottlingException", str(error), retry_after_header(error))
     if isinstance(error, Overloaded):
-        return BedrockError("ThrottlingException", f"Too many requests, please wait before trying again. {error}")
+        message = f"Too many requests, please wait before trying again. {error}"
+        return BedrockError("ThrottlingException", message, retry_after_header(error))
+    if isinstance(error, Unavailable):
+        return BedrockError("ServiceUnavailableException", str(error), retry_after_header(error))
+    if isinstance(error, RequestTimeout):
+        return BedrockError("ModelTimeoutException", str(error))
     if isinstance(error, EngineError):
         logger.error("generation failed", exc_info=error)
         return BedrockError(
@@ -88,7 +113,12 @@ def error_response(error: BedrockError, statuses: Mapping[str, int]) -> Response
     )
 
 
-def error_frame(error: BedrockError) -> bytes:
-    """The exception as the last frame of a stream that has already begun."""
-    code = "ModelStreamErrorException" if error.code == "ModelErrorException" else error.code
-    return encode_exception(code[0].lower() + code[1:], msgspec.json.encode({"message": error.message}))
+def error_frame(error: BedrockError, exceptions: Collection[str]) -> bytes:
+    """The exception as the last frame of a stream that has already begun, where it is one of the stream's own.
+
+    What went wrong with the model is `modelStreamErrorException` otherwise, and anything else an internal error.
+    """
+    name = error.code[0].lower() + error.code[1:]
+    if name not in exceptions:
+        name = "modelStreamErrorException" if error.code.startswith("Model") else "internalServerException"
+    return encode_exception(name, msgspec.json.encode({"message": error.message}))

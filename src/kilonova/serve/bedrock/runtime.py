@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -12,26 +11,45 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kilonova.core.errors import EngineError, InvalidRequest
-from kilonova.core.types import Finished, GenerationEvent, TextDelta, ToolUse
+from kilonova.core.types import Finished, GenerationRequest, ServiceTier
 from kilonova.serve.bedrock import native
-from kilonova.serve.bedrock.errors import error_frame, to_bedrock_error
+from kilonova.serve.bedrock.cache_points import cache_points
+from kilonova.serve.bedrock.engine_errors import named_as_sent
 from kilonova.serve.bedrock.eventstream import MEDIA_TYPE, encode_event
-from kilonova.serve.bedrock.messages import additional_top_k, from_content, to_request, unsupported
+from kilonova.serve.bedrock.inference import ADDITIONAL_FIELDS
+from kilonova.serve.bedrock.invalid import constraint, unsupported
+from kilonova.serve.bedrock.messages import from_content, to_request
 from kilonova.serve.bedrock.protocol import endpoint
+from kilonova.serve.bedrock.response_fields import parse_pointers, select
 from kilonova.serve.bedrock.shapes import OperationShapes, Service
+from kilonova.serve.bedrock.streams import NamedEvent, encode, frames, stream_events
+from kilonova.serve.bedrock.usage import (
+    converse_usage,
+    count_headers,
+    invocation_metrics,
+    milliseconds,
+    native_usage,
+)
 from kilonova.serve.call import Call
 from kilonova.serve.gateway import Gateway
 from kilonova.serve.generation import StreamedResponse, begin, collect, until_disconnect
 from kilonova.serve.http import read_body
 
 if TYPE_CHECKING:
-    from kilonova.engine.engine import Generation
-
-IndexedEvent = tuple[int, GenerationEvent]
+    from kilonova.engine.generation import Generation
+    from kilonova.models.registry import ModelEntry
 
 _LATENCY_HEADER = "X-Amzn-Bedrock-PerformanceConfig-Latency"
 _TIER_HEADER = "X-Amzn-Bedrock-Service-Tier"
+_METADATA = "requestMetadata"
+
+# Nothing is reserved here beforehand: such requests go where the ones that pay for their turn go.
+_TIERS: dict[str, ServiceTier] = {
+    "priority": "priority",
+    "default": "default",
+    "flex": "flex",
+    "reserved": "priority",
+}
 
 
 class Runtime:
@@ -44,6 +62,8 @@ class Runtime:
             ("Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream", "CountTokens"),
             resolved=("modelId",),
         )
+        self._native = native.NativeBodies(self.service)
+        self._check_metadata = self.service.checker("RequestMetadata")
 
     def routes(self) -> list[Route]:
         """The routes, for raw paths; the model's identifier may hold slashes."""
@@ -62,75 +82,73 @@ class Runtime:
     async def converse(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/converse."""
         shapes = self.service["Converse"]
-        parameters = await self._parse(request, call, shapes)
-        pointers = _check_pointers(parameters.get("additionalModelResponseFieldPaths", ()))
-        generation = await self._submit_converse(call, parameters)
+        entry, parameters = await self._parse(request, call, shapes)
+        pointers, asked = _prepare_converse(call, entry, parameters)
+        generation = await self._submit_converse(call, entry, asked, parameters)
         (answer,) = await until_disconnect(request.receive, collect([generation]))
         content = from_content(answer.content)
         body = shapes.write(
             {
                 "output": {"message": {"role": "assistant", "content": content}},
                 "stopReason": answer.finished.stop_reason,
-                "usage": _usage(answer.finished),
-                "metrics": {"latencyMs": _milliseconds(answer.finished.latency)},
-                "additionalModelResponseFields": _select(native.response(content, answer.finished), pointers),
-                "performanceConfig": parameters.get("performanceConfig"),
-                "serviceTier": parameters.get("serviceTier"),
+                "additionalModelResponseFields": select(native.response(content, answer.finished, call), pointers),
+                **_closing(asked, parameters, answer.finished),
             }
         )
-        return Response(body, media_type="application/json", headers=_count_headers(answer.finished))
+        return Response(body, media_type="application/json", headers=count_headers(answer.finished))
 
     async def converse_stream(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/converse-stream."""
         shapes = self.service["ConverseStream"]
-        parameters = await self._parse(request, call, shapes)
-        pointers = _check_pointers(parameters.get("additionalModelResponseFieldPaths", ()))
-        first, events = await begin(request.receive, [await self._submit_converse(call, parameters)])
+        entry, parameters = await self._parse(request, call, shapes)
+        pointers, asked = _prepare_converse(call, entry, parameters)
+        generation = await self._submit_converse(call, entry, asked, parameters)
+        first, events = await begin(request.receive, [generation])
 
-        def finish(finished: Finished) -> list[tuple[str, dict[str, Any]]]:
-            fields = {"stopReason": finished.stop_reason, "usage": native.usage(finished)}
-            stop = {"stopReason": finished.stop_reason, "additionalModelResponseFields": _select(fields, pointers)}
-            metadata = {
-                "usage": _usage(finished),
-                "metrics": {"latencyMs": _milliseconds(finished.latency)},
-                "performanceConfig": parameters.get("performanceConfig"),
-                "serviceTier": parameters.get("serviceTier"),
+        def finish(finished: Finished) -> list[NamedEvent]:
+            fields = {
+                "stopReason": finished.stop_reason,
+                "usage": native_usage(finished.usage),
+                **native.context_management(call),
             }
-            return [("messageStop", stop), ("metadata", metadata)]
+            stop = {"stopReason": finished.stop_reason, "additionalModelResponseFields": select(fields, pointers)}
+            return [("messageStop", stop), ("metadata", _closing(asked, parameters, finished))]
 
         def write(name: str, event: dict[str, Any]) -> bytes:
-            return encode_event(name, msgspec.json.encode(shapes.events[name](event)))
+            return encode_event(name, encode(shapes.events[name](event)))
 
-        return StreamedResponse(_frames(first, events, finish, write), [events], media_type=MEDIA_TYPE)
+        chunks = frames(call, stream_events(first, events, finish), write, shapes.exceptions)
+        return StreamedResponse(chunks, [events], media_type=MEDIA_TYPE)
 
     async def invoke_model(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/invoke with a `messages-v1` body."""
-        parameters = await self._parse(request, call, self.service["InvokeModel"])
-        generation = await self._submit_native(call, parameters)
+        entry, parameters = await self._parse(request, call, self.service["InvokeModel"])
+        generation = await self._submit_native(call, entry, parameters)
         (answer,) = await until_disconnect(request.receive, collect([generation]))
         return Response(
-            msgspec.json.encode(native.response(from_content(answer.content), answer.finished)),
+            encode(native.response(from_content(answer.content), answer.finished, call)),
             media_type="application/json",
-            headers={**_count_headers(answer.finished), **_echo_headers(parameters)},
+            headers={**count_headers(answer.finished), **_echo_headers(parameters)},
         )
 
     async def invoke_model_with_response_stream(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/invoke-with-response-stream with a `messages-v1` body."""
         shapes = self.service["InvokeModelWithResponseStream"]
-        parameters = await self._parse(request, call, shapes)
-        first, events = await begin(request.receive, [await self._submit_native(call, parameters)])
+        entry, parameters = await self._parse(request, call, shapes)
+        first, events = await begin(request.receive, [await self._submit_native(call, entry, parameters)])
 
-        def finish(finished: Finished) -> list[tuple[str, dict[str, Any]]]:
-            metadata = {"usage": native.usage(finished), "metrics": {}, "trace": {}}
-            metrics = {"amazon-bedrock-invocationMetrics": native.invocation_metrics(finished)}
+        def finish(finished: Finished) -> list[NamedEvent]:
+            usage = native_usage(finished.usage)
+            metadata = {"usage": usage, "metrics": {}, "trace": {}, **native.context_management(call)}
+            metrics = {"amazon-bedrock-invocationMetrics": invocation_metrics(finished)}
             return [("messageStop", {"stopReason": finished.stop_reason}), ("", {"metadata": metadata, **metrics})]
 
         def write(name: str, event: dict[str, Any]) -> bytes:
-            chunk = msgspec.json.encode({name: event} if name else event)
-            return encode_event("chunk", msgspec.json.encode(shapes.events["chunk"]({"bytes": chunk})))
+            chunk = encode({name: event} if name else event)
+            return encode_event("chunk", encode(shapes.events["chunk"]({"bytes": chunk})))
 
         return StreamedResponse(
-            _frames(first, events, finish, write),
+            frames(call, stream_events(first, events, finish), write, shapes.exceptions),
             [events],
             media_type=MEDIA_TYPE,
             headers={"X-Amzn-Bedrock-Content-Type": "application/json", **_echo_headers(parameters)},
@@ -139,153 +157,68 @@ class Runtime:
     async def count_tokens(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/count-tokens."""
         shapes = self.service["CountTokens"]
-        parameters = await self._parse(request, call, shapes)
-        entry = self.gateway.resolve(call, parameters["modelId"])
+        entry, parameters = await self._parse(request, call, shapes)
         given = parameters["input"]
-        if "invokeModel" in given:
-            counted = native.parse_body(given["invokeModel"]["body"], self.service["Converse"], entry)
+        is_native = "invokeModel" in given
+        if is_native:
+            counted = self._native.parse(given["invokeModel"]["body"], entry)
         else:
-            converse = given["converse"]
-            counted = to_request(converse, entry, top_k=additional_top_k(converse.get("additionalModelRequestFields")))
-        count = await self.gateway.count_tokens(entry, counted)
+            counted = to_request(given["converse"], entry)
+        with named_as_sent("" if is_native else f"{ADDITIONAL_FIELDS}."):
+            count = await self.gateway.count_tokens(call, entry, counted)
         return Response(shapes.write({"inputTokens": count}), media_type="application/json")
 
-    async def _parse(self, request: Request, call: Call, shapes: OperationShapes) -> dict[str, Any]:
+    async def _parse(self, request: Request, call: Call, shapes: OperationShapes) -> tuple[ModelEntry, dict[str, Any]]:
         body = await read_body(request)
         entry = self.gateway.resolve(call, unquote(request.path_params["model_id"]))
-        return {**shapes.parse(body, headers=request.headers), "modelId": entry.name}
+        return entry, shapes.parse(body, headers=request.headers)
 
-    async def _submit_converse(self, call: Call, parameters: Mapping[str, Any]) -> Generation:
-        entry = self.gateway.resolve(call, parameters["modelId"])
-        top_k = additional_top_k(parameters.get("additionalModelRequestFields"))
-        converted = to_request(parameters, entry, top_k=top_k)
-        return (await self.gateway.submit(call, entry, [converted], shorten=True))[0]
+    async def _submit_converse(
+        self, call: Call, entry: ModelEntry, asked: GenerationRequest, parameters: Mapping[str, Any]
+    ) -> Generation:
+        has_output_format = "textFormat" in parameters.get("outputConfig", {})
+        with named_as_sent(f"{ADDITIONAL_FIELDS}.", has_output_format=has_output_format):
+            return (await self.gateway.submit(call, entry, [asked], shorten=True))[0]
 
-    async def _submit_native(self, call: Call, parameters: Mapping[str, Any]) -> Generation:
-        entry = self.gateway.resolve(call, parameters["modelId"])
+    async def _submit_native(self, call: Call, entry: ModelEntry, parameters: Mapping[str, Any]) -> Generation:
         for member in ("guardrailIdentifier", "guardrailVersion"):
             if parameters.get(member):
                 raise unsupported(member)
-        parsed = native.parse_body(parameters["body"], self.service["Converse"], entry)
-        return (await self.gateway.submit(call, entry, [parsed], shorten=True))[0]
+        call.service_tier = _TIERS[parameters.get("serviceTier", "default")]
+        if parameters.get(_METADATA):
+            call.metadata = self._read_metadata(parameters[_METADATA])
+        asked = self._native.parse(parameters["body"], entry)
+        with named_as_sent(""):
+            return (await self.gateway.submit(call, entry, [asked], shorten=True))[0]
+
+    def _read_metadata(self, text: str) -> Mapping[str, str]:
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            raise constraint(_METADATA, text, "a JSON object") from None
+        return self._check_metadata(value, _METADATA)
 
 
-async def _frames(
-    first: IndexedEvent,
-    events: AsyncGenerator[IndexedEvent, None],
-    finish: Callable[[Finished], list[tuple[str, dict[str, Any]]]],
-    write: Callable[[str, dict[str, Any]], bytes],
-) -> AsyncGenerator[bytes, None]:
-    """The frames of a whole stream; a fault on the way becomes an exception frame."""
-    try:
-        async for name, event in _stream_events(first, events, finish):
-            yield write(name, event)
-    except Exception as error:
-        yield error_frame(to_bedrock_error(error))
+def _prepare_converse(
+    call: Call, entry: ModelEntry, parameters: Mapping[str, Any]
+) -> tuple[list[list[str]], GenerationRequest]:
+    """The pointers to what the answer is to repeat, and the core request; what concerns the call is told to it."""
+    call.service_tier = _TIERS[parameters.get("serviceTier", {"type": "default"})["type"]]
+    call.metadata = parameters.get("requestMetadata", {})
+    pointers = parse_pointers(parameters.get("additionalModelResponseFieldPaths", ()))
+    return pointers, to_request(parameters, entry)
 
 
-async def _stream_events(
-    first: IndexedEvent,
-    events: AsyncGenerator[IndexedEvent, None],
-    finish: Callable[[Finished], list[tuple[str, dict[str, Any]]]],
-) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-    """Bedrock's stream events, in their order: each text run and each tool call is a content block of its own."""
-    yield "messageStart", {"role": "assistant"}
-    index = 0
-    text_is_open = False
-    _, event = first
-    while not isinstance(event, Finished):
-        if isinstance(event, TextDelta) and event.text:
-            text_is_open = True
-            yield "contentBlockDelta", {"delta": {"text": event.text}, "contentBlockIndex": index}
-        elif isinstance(event, ToolUse):
-            if text_is_open:
-                yield "contentBlockStop", {"contentBlockIndex": index}
-                text_is_open = False
-                index += 1
-            block = event.block
-            start = {"toolUse": {"toolUseId": block.id, "name": block.name}}
-            arguments = msgspec.json.encode(block.input).decode()
-            yield "contentBlockStart", {"start": start, "contentBlockIndex": index}
-            yield "contentBlockDelta", {"delta": {"toolUse": {"input": arguments}}, "contentBlockIndex": index}
-            yield "contentBlockStop", {"contentBlockIndex": index}
-            index += 1
-        following = await anext(events, None)
-        if following is None:
-            raise EngineError("the generation ended before its last event")
-        _, event = following
-    if index == 0 and not text_is_open:
-        yield "contentBlockDelta", {"delta": {"text": ""}, "contentBlockIndex": index}
-        text_is_open = True
-    if text_is_open:
-        yield "contentBlockStop", {"contentBlockIndex": index}
-    for name, payload in finish(event):
-        yield name, payload
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def _usage(finished: Finished) -> dict[str, int]:
+def _closing(asked: GenerationRequest, parameters: Mapping[str, Any], finished: Finished) -> dict[str, Any]:
+    """What Converse and its stream say at the end about the whole answer."""
     return {
-        "inputTokens": finished.usage.input_tokens,
-        "outputTokens": finished.usage.output_tokens,
-        "totalTokens": finished.usage.total_tokens,
-        "cacheReadInputTokens": 0,
-        "cacheWriteInputTokens": 0,
-    }
-
-
-def _count_headers(finished: Finished) -> dict[str, str]:
-    return {
-        "X-Amzn-Bedrock-Input-Token-Count": str(finished.usage.input_tokens),
-        "X-Amzn-Bedrock-Output-Token-Count": str(finished.usage.output_tokens),
-        "X-Amzn-Bedrock-Cache-Read-Input-Token-Count": "0",
-        "X-Amzn-Bedrock-Cache-Write-Input-Token-Count": "0",
-        "X-Amzn-Bedrock-Invocation-Latency": str(_milliseconds(finished.latency)),
+        "usage": converse_usage(finished.usage, [point.ttl for point in cache_points(asked.messages)]),
+        "metrics": {"latencyMs": milliseconds(finished.latency)},
+        "performanceConfig": parameters.get("performanceConfig"),
+        "serviceTier": parameters.get("serviceTier"),
     }
 
 
 def _echo_headers(parameters: Mapping[str, Any]) -> dict[str, str]:
     given = {_LATENCY_HEADER: parameters.get("performanceConfigLatency"), _TIER_HEADER: parameters.get("serviceTier")}
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _check_pointers(paths: list[str] | tuple[str, ...]) -> list[list[str]]:
-    """JSON pointers (RFC 6901) as lists of members; raises InvalidRequest for what is not one."""
-    pointers = []
-    for index, path in enumerate(paths):
-        if not path.startswith("/") or re.search("~(?![01])", path):
-            raise InvalidRequest(
-                f"The value {path!r} at additionalModelResponseFieldPaths.{index} is not a JSON pointer. "
-                "Start it with '/' and name members, such as '/stopReason'.",
-                field=f"additionalModelResponseFieldPaths.{index}",
-            )
-        pointers.append([part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/")])
-    return pointers
-
-
-def _select(response: Mapping[str, Any], pointers: list[list[str]]) -> dict[str, Any] | None:
-    """The members of `response` that the pointers name, nested as they are there; what is not there is left out."""
-    selected: dict[str, Any] = {}
-    covered: set[tuple[str, ...]] = set()
-    for pointer in sorted(pointers, key=len):
-        if any(tuple(pointer[:length]) in covered for length in range(1, len(pointer) + 1)):
-            continue
-        value: Any = response
-        for part in pointer:
-            if isinstance(value, Mapping):
-                value = value.get(part)
-            elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-                value = value[int(part)]
-            else:
-                value = None
-        if value is None:
-            continue
-        target = selected
-        for part in pointer[:-1]:
-            target = target.setdefault(part, {})
-        target[pointer[-1]] = value
-        covered.add(tuple(pointer))
-    return selected or None

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kilonova.core.errors import InvalidRequest
 from kilonova.core.types import (
     Finished,
     GenerationEvent,
@@ -20,21 +18,30 @@ from kilonova.core.types import (
     PromptProcessed,
     TextDelta,
     TokenLogprob,
+    ToolInputDelta,
     ToolUse,
+    ToolUseStart,
+    Usage,
 )
 from kilonova.serve.call import Call
+from kilonova.serve.context import context_fields
 from kilonova.serve.gateway import Gateway
 from kilonova.serve.generation import Answer, StreamedResponse, begin, collect, until_disconnect
 from kilonova.serve.http import read_body
-from kilonova.serve.openai.errors import decode
-from kilonova.serve.openai.messages import from_tool_use, to_conversation
-from kilonova.serve.openai.requests import ChatRequest, check_supported, to_sampling
+from kilonova.serve.openai.errors import decode, fields_named
+from kilonova.serve.openai.formats import grammar_field, to_grammar
+from kilonova.serve.openai.messages import to_conversation
+from kilonova.serve.openai.requests import ChatRequest, check_chat
+from kilonova.serve.openai.sampling import to_sampling, to_service_tier
+from kilonova.serve.openai.tools import choose, to_tools
 from kilonova.serve.openai.wire import (
     FINISH_REASONS,
     SSE_DONE,
     SSE_HEADERS,
     SSE_MEDIA_TYPE,
-    finite,
+    from_logprobs,
+    from_prompt_logprobs,
+    from_tool_use,
     sse,
     sse_error,
     to_usage,
@@ -57,123 +64,167 @@ class ChatCompletions:
         """Answers one request, streamed or whole."""
         body: ChatRequest = decode(_decoder, await read_body(request))
         entry = self.gateway.resolve(call, body.model)
-        generation_request = _to_request(body, entry)
-        generations = await self.gateway.submit(
-            call,
-            entry,
-            with_choice_seeds(generation_request, body.n or 1),
-            shorten=body.max_tokens is None and body.max_completion_tokens is None,
-        )
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
+        call.metadata = body.metadata or {}
+        call.service_tier = to_service_tier(body)
+        generation_request = to_request(body, entry)
+        n = body.n or 1
+        with fields_named(_fields(body)):
+            generations = await self.gateway.submit(
+                call,
+                entry,
+                with_choice_seeds(generation_request, n),
+                shorten=getattr(body, body.max_tokens_field) is None,
+            )
+        head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": body.model,
+            "service_tier": call.service_tier,
+            "system_fingerprint": None,
+        }
         if body.stream:
             first, events = await begin(request.receive, generations)
-            include_usage = bool(body.stream_options and body.stream_options.include_usage)
-            chunks = _stream(head, first, events, choices=len(generations), include_usage=include_usage)
+            chunks = _Stream(call, head, body, n).write(first, events)
             return StreamedResponse(chunks, [events], media_type=SSE_MEDIA_TYPE, headers=SSE_HEADERS)
         answers = await until_disconnect(request.receive, collect(generations))
         response = {
             **head,
             "object": "chat.completion",
-            "choices": [_to_choice(index, answer, bool(body.logprobs)) for index, answer in enumerate(answers)],
-            "usage": to_usage(answers[0].finished.usage.input_tokens, [answer.finished for answer in answers]),
+            "choices": [_to_choice(index, answer, body) for index, answer in enumerate(answers)],
+            "usage": to_usage({index: answer.finished.usage for index, answer in enumerate(answers)}, n),
+            **context_fields(call),
         }
         return Response(msgspec.json.encode(response), media_type="application/json")
 
 
-def _to_request(body: ChatRequest, entry: ModelEntry) -> GenerationRequest:
-    check_supported(body)
-    if body.top_logprobs is not None and not body.logprobs:
-        raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", field="top_logprobs")
-    messages, tools = to_conversation(body, entry)
-    field = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
-    sampling = to_sampling(
-        body,
-        entry,
-        max_tokens=getattr(body, field),
-        max_tokens_field=field,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+def to_request(body: ChatRequest, entry: ModelEntry) -> GenerationRequest:
+    """What a chat request asks of the model. Raises InvalidRequest for what it cannot do."""
+    check_chat(body)
+    all_tools = to_tools(body.tools or ())
+    tools, tool_choice = choose(all_tools, body.tool_choice)
+    field = body.max_tokens_field
+    return GenerationRequest(
+        model=entry.name,
+        adapter=entry.adapter,
+        messages=to_conversation(body.messages, all_tools, entry),
+        tools=tools,
+        tool_choice=tool_choice,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        grammar=to_grammar(body, body.response_format),
+        context=body.context,
+        sampling=to_sampling(
+            body,
+            entry,
+            max_tokens=getattr(body, field),
+            max_tokens_field=field,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            prompt_logprobs=body.prompt_logprobs,
+        ),
     )
-    return GenerationRequest(model=entry.name, adapter=entry.adapter, messages=messages, tools=tools, sampling=sampling)
 
 
-def _to_choice(index: int, answer: Answer, logprobs: bool) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+def _fields(body: ChatRequest) -> dict[str, str]:
+    return {
+        "prompt": "messages",
+        "max_tokens": body.max_tokens_field,
+        "grammar": "response_format" if body.response_format is not None else grammar_field(body),
+        r"(tools\.\d+)\.(\w+)": r"\1.function.\2",
+    }
+
+
+def _to_choice(index: int, answer: Answer, body: ChatRequest) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
     if answer.tool_uses:
         message["content"] = answer.text or None
         message["tool_calls"] = [from_tool_use(block) for block in answer.tool_uses]
-    return {
+    choice = {
         "index": index,
         "message": message,
-        "logprobs": _to_logprobs(answer.logprobs) if logprobs else None,
+        "logprobs": _to_logprobs(answer.logprobs) if body.logprobs else None,
         "finish_reason": FINISH_REASONS[answer.finished.stop_reason],
     }
+    if body.prompt_logprobs is not None:
+        choice["prompt_logprobs"] = from_prompt_logprobs(answer.prompt.logprobs)
+    return choice
 
 
-def _to_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    return {
-        "content": [
-            {**_to_token(token), "top_logprobs": [_to_token(alternative) for alternative in token.top]}
-            for token in tokens
-        ],
-        "refusal": None,
-    }
+def _to_logprobs(tokens: list[TokenLogprob] | tuple[TokenLogprob, ...]) -> dict[str, Any]:
+    return {"content": from_logprobs(tokens), "refusal": None}
 
 
-def _to_token(token: TokenLogprob) -> dict[str, Any]:
-    # A token that ends inside a character has no text of its own, hence no bytes to give.
-    known = "\ufffd" not in token.text
-    return {
-        "token": token.text,
-        "logprob": finite(token.logprob),
-        "bytes": list(token.text.encode()) if known else None,
-    }
+class _Stream:
+    """The chunks of one answer of `n` choices."""
 
+    def __init__(self, call: Call, head: dict[str, Any], body: ChatRequest, n: int) -> None:
+        self._call = call
+        self._head = {**head, "object": "chat.completion.chunk"}
+        self._n = n
+        self._include_usage = body.include_usage
+        self._continuous_usage = body.continuous_usage
+        self._usages: dict[int, Usage] = {}
+        # Of each choice: the calls so far, and those whose start has been sent.
+        self._num_calls = [0] * n
+        self._started: set[str] = set()
 
-@dataclasses.dataclass(slots=True)
-class _ChoiceState:
-    tool_calls: int = 0
-    finished: Finished | None = None
+    async def write(
+        self, first: tuple[int, GenerationEvent], events: AsyncGenerator[tuple[int, GenerationEvent], None]
+    ) -> AsyncGenerator[bytes, None]:
+        """The server-sent events, up to the last."""
+        try:
+            following: tuple[int, GenerationEvent] | None = first
+            while following is not None:
+                chunk = self._chunk(*following)
+                if chunk is not None:
+                    yield chunk
+                following = await anext(events, None)
+            if self._include_usage:
+                yield sse({**self._head, "choices": [], "usage": to_usage(self._usages, self._n)})
+        except Exception as error:
+            yield sse_error(self._call, error)
+        yield SSE_DONE
 
+    def _chunk(self, index: int, event: GenerationEvent) -> bytes | None:
+        if isinstance(event, PromptProcessed):
+            return self._sse(index, {"role": "assistant", "content": "", "refusal": None})
+        if isinstance(event, TextDelta):
+            if not event.text and not event.logprobs:
+                return None
+            return self._sse(
+                index,
+                {"content": event.text},
+                logprobs=_to_logprobs(event.logprobs) if event.logprobs else None,
+            )
+        if isinstance(event, Finished):
+            self._usages[index] = event.usage
+            return self._sse(index, {}, finish_reason=FINISH_REASONS[event.stop_reason])
+        call = self._tool_call(index, event)
+        return None if call is None else self._sse(index, {"tool_calls": [call]})
 
-async def _stream(
-    head: dict[str, Any],
-    first: tuple[int, GenerationEvent],
-    events: AsyncGenerator[tuple[int, GenerationEvent], None],
-    *,
-    choices: int,
-    include_usage: bool,
-) -> AsyncGenerator[bytes, None]:
-    head = {**head, "object": "chat.completion.chunk"}
-    usage = {"usage": None} if include_usage else {}
-    states = [_ChoiceState() for _ in range(choices)]
+    def _tool_call(self, index: int, event: ToolUseStart | ToolInputDelta | ToolUse) -> dict[str, Any] | None:
+        if isinstance(event, ToolInputDelta):
+            return {"index": self._num_calls[index] - 1, "function": {"arguments": event.text}}
+        if isinstance(event, ToolUse) and event.block.id in self._started:
+            return None
+        self._num_calls[index] += 1
+        number = self._num_calls[index] - 1
+        if isinstance(event, ToolUse):
+            return {"index": number, **from_tool_use(event.block)}
+        self._started.add(event.id)
+        return {
+            "index": number,
+            "id": event.id,
+            "type": "function",
+            "function": {"name": event.name, "arguments": ""},
+        }
 
-    def chunk(index: int, delta: dict[str, Any], finish_reason: str | None = None, logprobs: Any = None) -> bytes:
+    def _sse(
+        self, index: int, delta: dict[str, Any], *, finish_reason: str | None = None, logprobs: Any = None
+    ) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        return sse({**head, "choices": [choice], **usage})
+        usage = {"usage": self._usage_so_far()} if self._include_usage else {}
+        return sse({**self._head, "choices": [choice], **usage})
 
-    input_tokens = 0
-    try:
-        following: tuple[int, GenerationEvent] | None = first
-        while following is not None:
-            index, event = following
-            state = states[index]
-            if isinstance(event, PromptProcessed):
-                input_tokens = event.input_tokens
-                yield chunk(index, {"role": "assistant", "content": "", "refusal": None})
-            elif isinstance(event, TextDelta):
-                if event.text or event.logprobs:
-                    logprobs = _to_logprobs(event.logprobs) if event.logprobs else None
-                    yield chunk(index, {"content": event.text}, logprobs=logprobs)
-            elif isinstance(event, ToolUse):
-                yield chunk(index, {"tool_calls": [{"index": state.tool_calls, **from_tool_use(event.block)}]})
-                state.tool_calls += 1
-            else:
-                state.finished = event
-                yield chunk(index, {}, FINISH_REASONS[event.stop_reason])
-            following = await anext(events, None)
-        if include_usage:
-            finished = [state.finished for state in states if state.finished is not None]
-            yield sse({**head, "choices": [], "usage": to_usage(input_tokens, finished)})
-    except Exception as error:
-        yield sse_error(error)
-    yield SSE_DONE
+    def _usage_so_far(self) -> dict[str, Any] | None:
+        if not self._continuous_usage:
+            return None
+        return to_usage({index: each.progress().usage for index, each in enumerate(self._call.generations)}, self._n)

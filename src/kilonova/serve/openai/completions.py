@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
@@ -19,19 +19,24 @@ from kilonova.core.types import (
     PromptProcessed,
     TextDelta,
     TokenLogprob,
+    Usage,
 )
 from kilonova.serve.call import Call
+from kilonova.serve.context import context_fields
 from kilonova.serve.gateway import Gateway
-from kilonova.serve.generation import StreamedResponse, begin, collect, until_disconnect
+from kilonova.serve.generation import Answer, StreamedResponse, begin, collect, until_disconnect
 from kilonova.serve.http import read_body
-from kilonova.serve.openai.errors import decode
-from kilonova.serve.openai.requests import CompletionRequest, check_supported, to_sampling
+from kilonova.serve.openai.errors import decode, fields_named
+from kilonova.serve.openai.formats import grammar_field, to_grammar
+from kilonova.serve.openai.requests import CompletionRequest, check_completion
+from kilonova.serve.openai.sampling import to_sampling, to_service_tier
 from kilonova.serve.openai.wire import (
     FINISH_REASONS,
     SSE_DONE,
     SSE_HEADERS,
     SSE_MEDIA_TYPE,
     finite,
+    from_prompt_logprobs,
     sse,
     sse_error,
     to_usage,
@@ -39,6 +44,7 @@ from kilonova.serve.openai.wire import (
 )
 
 if TYPE_CHECKING:
+    from kilonova.models.registry import ModelEntry
     from kilonova.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
@@ -59,28 +65,15 @@ class Completions:
         """Answers one request, streamed or whole; choices are in the order of the prompts, `n` for each."""
         body: CompletionRequest = decode(_decoder, await read_body(request))
         entry = self.gateway.resolve(call, body.model)
-        _check(body)
+        call.metadata = body.metadata or {}
+        call.service_tier = to_service_tier(body)
+        n = body.n or 1
         prompts = _to_prompts(body.prompt)
-        max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-        sampling = to_sampling(
-            body,
-            entry,
-            max_tokens=max_tokens,
-            max_tokens_field="max_tokens",
-            logprobs=body.logprobs,
-            prompt_logprobs=_prompt_logprobs(body),
-        )
-        requests = [
-            each
-            for prompt in prompts
-            for each in with_choice_seeds(
-                GenerationRequest(model=entry.name, adapter=entry.adapter, prompt=prompt, sampling=sampling),
-                body.n or 1,
-            )
-        ]
-        generations = await self.gateway.submit(call, entry, requests, shorten=body.max_tokens is None)
+        requests = [each for prompt in prompts for each in with_choice_seeds(_to_request(body, prompt, entry), n)]
+        with fields_named({"grammar": grammar_field(body)}):
+            generations = await self.gateway.submit(call, entry, requests, shorten=body.max_tokens is None)
         tokenizer = await self.gateway.tokenizer(entry)
-        echoes = [_Choice(body, prompt, tokenizer) for prompt in prompts for _ in range(body.n or 1)]
+        choices = [_Choice(index, body, prompt, tokenizer) for index, prompt in enumerate(_each(prompts, n))]
         head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -89,31 +82,36 @@ class Completions:
         }
         if body.stream:
             first, events = await begin(request.receive, generations)
-            include_usage = bool(body.stream_options and body.stream_options.include_usage)
-            chunks = _stream(head, first, events, echoes, body.n or 1, include_usage=include_usage)
+            chunks = _stream(call, head, first, events, choices, n, include_usage=body.include_usage)
             return StreamedResponse(chunks, [events], media_type=SSE_MEDIA_TYPE, headers=SSE_HEADERS)
         answers = await until_disconnect(request.receive, collect(generations))
-        choices = []
-        for index, (answer, choice) in enumerate(zip(answers, echoes, strict=True)):
-            echo_text, echo_logprobs = choice.prompt(answer.prompt)
-            logprobs = choice.logprobs([*echo_logprobs, *answer.logprobs])
-            finish_reason = FINISH_REASONS[answer.finished.stop_reason]
-            choices.append(_to_choice(index, echo_text + answer.text, logprobs, finish_reason))
-        prompt_tokens = sum(answer.finished.usage.input_tokens for answer in answers[:: body.n or 1])
-        usage = to_usage(prompt_tokens, [answer.finished for answer in answers])
-        return Response(
-            msgspec.json.encode({**head, "choices": choices, "usage": usage}), media_type="application/json"
-        )
+        response = {
+            **head,
+            "choices": [choice.whole(answer) for choice, answer in zip(choices, answers, strict=True)],
+            "usage": to_usage({index: answer.finished.usage for index, answer in enumerate(answers)}, n),
+            **context_fields(call),
+        }
+        return Response(msgspec.json.encode(response), media_type="application/json")
 
 
-def _check(body: CompletionRequest) -> None:
-    check_supported(body)
-    if body.suffix:
-        raise InvalidRequest("'suffix' is not supported with this model.", field="suffix")
-    if body.best_of is not None and body.best_of != (body.n or 1):
-        raise InvalidRequest("'best_of' is only supported at the value of 'n'.", field="best_of")
-    if body.max_tokens == 0 and not body.echo:
-        raise InvalidRequest("'max_tokens' must be at least 1 unless 'echo' is true.", field="max_tokens")
+def _to_request(body: CompletionRequest, prompt: Prompt, entry: ModelEntry) -> GenerationRequest:
+    check_completion(body)
+    sampling = to_sampling(
+        body,
+        entry,
+        max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
+        max_tokens_field="max_tokens",
+        logprobs=body.logprobs,
+        prompt_logprobs=_prompt_logprobs(body),
+    )
+    return GenerationRequest(
+        model=entry.name,
+        adapter=entry.adapter,
+        prompt=prompt,
+        sampling=sampling,
+        grammar=to_grammar(body),
+        context=body.context,
+    )
 
 
 def _to_prompts(prompt: str | list[Any]) -> list[Prompt]:
@@ -130,42 +128,79 @@ def _to_prompts(prompt: str | list[Any]) -> list[Prompt]:
     return prompts
 
 
+def _each(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
+    return [prompt for prompt in prompts for _ in range(n)]
+
+
 def _prompt_logprobs(body: CompletionRequest) -> int | None:
     if not body.echo:
-        return None
+        return body.prompt_logprobs
     # Without log-probabilities the engine would take no tokens to mean nothing to do.
-    return 0 if body.logprobs is None and body.max_tokens == 0 else body.logprobs
+    wanted = 0 if body.logprobs is None and body.max_tokens == 0 else body.logprobs
+    return max((each for each in (wanted, body.prompt_logprobs) if each is not None), default=None)
 
 
 class _Choice:
-    """What a choice adds to the generated text: the echoed prompt, and log-probabilities with running offsets."""
+    """One choice: the echoed prompt before what is generated, and log-probabilities with running offsets."""
 
-    def __init__(self, body: CompletionRequest, prompt: Prompt, tokenizer: Tokenizer) -> None:
-        self._echo = bool(body.echo)
-        self._wants_logprobs = body.logprobs is not None
+    def __init__(self, index: int, body: CompletionRequest, prompt: Prompt, tokenizer: Tokenizer) -> None:
+        self._index = index
+        self._body = body
         self._prompt = prompt
         self._tokenizer = tokenizer
         self._offset = 0
 
-    def prompt(self, event: PromptProcessed) -> tuple[str, list[TokenLogprob | str]]:
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        """The choice of an answer that is not streamed."""
+        echo, tokens = self._echo(answer.prompt)
+        choice = self._choice(
+            echo + answer.text, [*tokens, *answer.logprobs], FINISH_REASONS[answer.finished.stop_reason]
+        )
+        return {**choice, **self._prompt_report(answer.prompt)}
+
+    def chunk(self, event: GenerationEvent) -> dict[str, Any] | None:
+        """The choice of the chunk that tells `event`; None where there is nothing to tell."""
+        if isinstance(event, PromptProcessed):
+            text, tokens = self._echo(event)
+            report = self._prompt_report(event)
+            return {**self._choice(text, tokens), **report} if text or tokens or report else None
+        if isinstance(event, TextDelta):
+            return self._choice(event.text, event.logprobs) if event.text or event.logprobs else None
+        return self._choice("", (), FINISH_REASONS[event.stop_reason]) if isinstance(event, Finished) else None
+
+    def _choice(
+        self, text: str, tokens: Sequence[TokenLogprob | str], finish_reason: str | None = None
+    ) -> dict[str, Any]:
+        wanted = self._body.logprobs is not None and (tokens or not self._body.stream)
+        return {
+            "index": self._index,
+            "text": text,
+            "logprobs": self._logprobs(tokens) if wanted else None,
+            "finish_reason": finish_reason,
+        }
+
+    def _echo(self, event: PromptProcessed) -> tuple[str, list[TokenLogprob | str]]:
         """The echoed prompt and its tokens; a token without a log-probability is its text alone."""
-        if not self._echo:
+        if not self._body.echo:
             return "", []
         text = (
             self._prompt
             if isinstance(self._prompt, str)
             else self._tokenizer.decode(self._prompt, skip_special_tokens=False)
         )
-        if not self._wants_logprobs:
+        if self._body.logprobs is None:
             return text, []
         tokens = zip(event.token_ids, event.logprobs, strict=True)
         return text, [self._tokenizer.token_text(token) if entry is None else entry for token, entry in tokens]
 
-    def logprobs(self, tokens: Iterable[TokenLogprob | str]) -> dict[str, list[Any]] | None:
-        """The `logprobs` of the next tokens of the choice, or None where they were not asked for."""
-        if not self._wants_logprobs:
-            return None
+    def _prompt_report(self, event: PromptProcessed) -> dict[str, Any]:
+        if self._body.prompt_logprobs is None:
+            return {}
+        return {"prompt_logprobs": from_prompt_logprobs(event.logprobs)}
+
+    def _logprobs(self, tokens: Iterable[TokenLogprob | str]) -> dict[str, list[Any]]:
         report: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        most = self._body.logprobs or 0
         for token in tokens:
             text = token if isinstance(token, str) else token.text
             report["tokens"].append(text)
@@ -176,18 +211,15 @@ class _Choice:
                 report["top_logprobs"].append(None)
                 continue
             top: dict[str, float] = {}
-            for alternative in (*token.top, token):
+            for alternative in (*token.top[:most], token):
                 top.setdefault(alternative.text, finite(alternative.logprob))
             report["token_logprobs"].append(finite(token.logprob))
             report["top_logprobs"].append(top)
         return report
 
 
-def _to_choice(index: int, text: str, logprobs: Any, finish_reason: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
-
-
 async def _stream(
+    call: Call,
     head: dict[str, Any],
     first: tuple[int, GenerationEvent],
     events: AsyncGenerator[tuple[int, GenerationEvent], None],
@@ -197,26 +229,19 @@ async def _stream(
     include_usage: bool,
 ) -> AsyncGenerator[bytes, None]:
     usage = {"usage": None} if include_usage else {}
-    finished: dict[int, Finished] = {}
+    usages: dict[int, Usage] = {}
     try:
         following: tuple[int, GenerationEvent] | None = first
         while following is not None:
             index, event = following
-            text, tokens, finish_reason = "", cast("list[TokenLogprob | str]", []), None
-            if isinstance(event, PromptProcessed):
-                text, tokens = choices[index].prompt(event)
-            elif isinstance(event, TextDelta):
-                text, tokens = event.text, list(event.logprobs)
-            elif isinstance(event, Finished):
-                finished[index] = event
-                finish_reason = FINISH_REASONS[event.stop_reason]
-            if text or tokens or finish_reason:
-                logprobs = choices[index].logprobs(tokens) if tokens else None
-                yield sse({**head, "choices": [_to_choice(index, text, logprobs, finish_reason)], **usage})
+            if isinstance(event, Finished):
+                usages[index] = event.usage
+            choice = choices[index].chunk(event)
+            if choice is not None:
+                yield sse({**head, "choices": [choice], **usage})
             following = await anext(events, None)
         if include_usage:
-            prompt_tokens = sum(each.usage.input_tokens for index, each in finished.items() if index % n == 0)
-            yield sse({**head, "choices": [], "usage": to_usage(prompt_tokens, list(finished.values()))})
+            yield sse({**head, "choices": [], "usage": to_usage(usages, n)})
     except Exception as error:
-        yield sse_error(error)
+        yield sse_error(call, error)
     yield SSE_DONE

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -18,8 +19,10 @@ from kilonova.core.errors import (
     InvalidRequest,
     ModelNotFound,
     Overloaded,
+    RequestTimeout,
     Throttled,
     Unauthenticated,
+    Unavailable,
 )
 from kilonova.serve.call import Call, call_of
 from kilonova.serve.generation import ClientDisconnected
@@ -90,7 +93,12 @@ def to_openai_error(error: Exception) -> OpenAIError:
         code = "insufficient_quota" if error.retry_after is None else "rate_limit_exceeded"
         return OpenAIError(429, str(error), "rate_limit_error", code=code, headers=retry_after_header(error))
     if isinstance(error, Overloaded):
-        return OpenAIError(429, str(error), "rate_limit_error", code="rate_limit_exceeded")
+        headers = retry_after_header(error)
+        return OpenAIError(429, str(error), "rate_limit_error", code="rate_limit_exceeded", headers=headers)
+    if isinstance(error, Unavailable):
+        return OpenAIError(503, str(error), "server_error", code="unavailable", headers=retry_after_header(error))
+    if isinstance(error, RequestTimeout):
+        return OpenAIError(408, str(error), "server_error", code="request_timeout")
     if isinstance(error, EngineError):
         logger.error("generation failed", exc_info=error)
         return OpenAIError(500, str(error), "server_error")
@@ -104,13 +112,27 @@ def _param(error: InvalidRequest) -> str | None:
     return None if error.field is None else re.sub(r"\.(\d+)", r"[\1]", error.field)
 
 
+@contextlib.contextmanager
+def fields_named(names: Mapping[str, str]) -> Iterator[None]:
+    """Lets errors of the core name their fields as the request does: `names` are patterns and what stands for them."""
+    try:
+        yield
+    except InvalidRequest as error:
+        for pattern, name in names.items():
+            match = re.fullmatch(pattern, error.field or "")
+            if match:
+                error.field = match.expand(name)
+                break
+        raise
+
+
 def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     """A request of the decoder's type; raises InvalidRequest that names the parameter at fault."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        path = path.rstrip("`").lstrip(".")
+        text, _, path = str(error).partition(" - at ")
+        path = path.removeprefix("`key` in ").strip("`").removeprefix("$").replace("[...]", "").lstrip(".")
         unknown = re.fullmatch(r"Object contains unknown field `(.+)`", text)
         if unknown:
             path = f"{path}.{unknown[1]}".lstrip(".")

@@ -1,4 +1,4 @@
-"""Chat messages and tools of the OpenAI API to and from the core vocabulary."""
+"""Chat messages of the OpenAI API to the core vocabulary."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kilonova.core.errors import InvalidRequest
 from kilonova.core.types import ContentBlock, MediaBlock, Message, Role, TextBlock, Tool, ToolResultBlock, ToolUseBlock
 from kilonova.serve.conversation import check_conversation
-from kilonova.serve.openai.requests import ChatMessage, ChatRequest, ImagePart, RefusalPart, TextPart, ToolCall
+from kilonova.serve.openai.requests import ChatMessage, ImagePart, RefusalPart, TextPart
 
 if TYPE_CHECKING:
     from kilonova.models.registry import ModelEntry
@@ -28,62 +28,47 @@ _ROLES: dict[str, Role] = {
 _DATA_URL = re.compile(r"data:image/([a-z+.-]+);base64,(.*)", re.DOTALL)
 
 
-def to_conversation(request: ChatRequest, entry: ModelEntry) -> tuple[tuple[Message, ...], tuple[Tool, ...]]:
-    """The core messages and tools of a chat request; neighbouring turns of one role are joined by a blank line.
+def to_conversation(messages: Sequence[ChatMessage], tools: Sequence[Tool], entry: ModelEntry) -> tuple[Message, ...]:
+    """The core messages of a chat; neighbouring turns of one role are joined by a blank line.
 
     Raises InvalidRequest for what the model cannot do.
     """
-    _check_choices(request)
-    tools = _to_tools(request)
-    messages = [_to_message(message, turn) for turn, message in enumerate(request.messages)]
+    converted = [_to_message(message, turn, entry) for turn, message in enumerate(messages)]
     try:
-        check_conversation(messages, tools, entry)
+        check_conversation(converted, tools, entry)
     except InvalidRequest as error:
-        raise _with_wire_field(error, request.messages) from None
-    return _join_turns(messages), () if request.tool_choice == "none" else tools
+        raise _with_wire_field(error, messages) from None
+    return join_turns(converted)
 
 
-def _check_choices(request: ChatRequest) -> None:
-    if request.tool_choice not in (None, "auto", "none"):
-        raise InvalidRequest("This model supports the values 'auto' and 'none' of 'tool_choice'.", field="tool_choice")
-    if request.response_format is not None and request.response_format.get("type") != "text":
-        message = "This model supports the value {'type': 'text'} of 'response_format'."
-        raise InvalidRequest(message, field="response_format")
-    if request.modalities not in (None, ["text"]):
-        raise InvalidRequest("This model supports the value ['text'] of 'modalities'.", field="modalities")
-
-
-def _to_tools(request: ChatRequest) -> tuple[Tool, ...]:
-    tools = []
-    for index, tool in enumerate(request.tools or ()):
-        if tool.function.strict:
-            field = f"tools.{index}.function.strict"
-            raise InvalidRequest("Strict functions are not supported with this model.", field=field)
-        tools.append(Tool(tool.function.name, tool.function.description or "", tool.function.parameters or {}))
-    return tuple(tools)
-
-
-def _to_message(message: ChatMessage, turn: int) -> Message:
+def _to_message(message: ChatMessage, turn: int, entry: ModelEntry) -> Message:
     path = f"messages.{turn}"
     role = _ROLES.get(message.role)
     if role is None:
         allowed = ", ".join(_ROLES)
         raise InvalidRequest(f"Invalid value {message.role!r}. Supported values are: {allowed}.", field=f"{path}.role")
-    content = _to_blocks(message, path)
+    content = _to_blocks(message, path, entry)
     if message.role == "tool":
         if message.tool_call_id is None:
             raise InvalidRequest("A message of role 'tool' needs its 'tool_call_id'.", field=f"{path}.tool_call_id")
         parts = tuple(block for block in content if isinstance(block, (TextBlock, MediaBlock)))
         return Message(role, (ToolResultBlock(message.tool_call_id, parts),))
+    if message.refusal and not message.content:
+        content = [TextBlock(message.refusal)]
     if message.tool_calls:
         if role != "assistant":
             raise InvalidRequest("Only assistant messages hold 'tool_calls'.", field=f"{path}.tool_calls")
         content = [block for block in content if not isinstance(block, TextBlock) or block.text]
-        content += [_to_tool_use(call, f"{path}.tool_calls.{index}") for index, call in enumerate(message.tool_calls)]
+        content += [
+            to_tool_use(
+                call.id, call.function.name, call.function.arguments, f"{path}.tool_calls.{index}.function.arguments"
+            )
+            for index, call in enumerate(message.tool_calls)
+        ]
     return Message(role, tuple(content))
 
 
-def _to_blocks(message: ChatMessage, path: str) -> list[ContentBlock]:
+def _to_blocks(message: ChatMessage, path: str, entry: ModelEntry) -> list[ContentBlock]:
     if message.content is None:
         return []
     if isinstance(message.content, str):
@@ -95,31 +80,35 @@ def _to_blocks(message: ChatMessage, path: str) -> list[ContentBlock]:
         elif isinstance(part, RefusalPart):
             blocks.append(TextBlock(part.refusal))
         elif isinstance(part, ImagePart):
-            blocks.append(_to_image(part, f"{path}.content.{index}.image_url"))
+            blocks.append(to_image(part.image_url.url, entry, f"{path}.content.{index}.image_url"))
         else:
             kind = part.__struct_config__.tag
             raise InvalidRequest(f"This model does not take {kind} content.", field=f"{path}.content.{index}.{kind}")
     return blocks
 
 
-def _to_image(part: ImagePart, path: str) -> MediaBlock:
-    url = _DATA_URL.fullmatch(part.image_url.url)
-    if url is None:
-        raise InvalidRequest("Give the picture as a 'data:image/...;base64,' URL.", field=f"{path}.url")
+def to_image(url: str, entry: ModelEntry, field: str) -> MediaBlock:
+    """A picture given as a `data:` URL. Raises InvalidRequest for any other, and where the model takes none."""
+    if "image" not in entry.input_modalities:
+        raise InvalidRequest("This model does not take pictures.", field=field)
+    match = _DATA_URL.fullmatch(url)
+    if match is None:
+        raise InvalidRequest("Give the picture as a 'data:image/...;base64,' URL.", field=field)
     try:
-        return MediaBlock("image", url[1], base64.b64decode(url[2], validate=True))
+        return MediaBlock("image", match[1], base64.b64decode(match[2], validate=True))
     except binascii.Error:
-        raise InvalidRequest("The picture's data is not valid base64.", field=f"{path}.url") from None
+        raise InvalidRequest("The picture's data is not valid base64.", field=field) from None
 
 
-def _to_tool_use(call: ToolCall, path: str) -> ToolUseBlock:
+def to_tool_use(call_id: str, name: str, text: str, field: str) -> ToolUseBlock:
+    """A call whose arguments are JSON in a string. Raises InvalidRequest where they are no object."""
     try:
-        arguments = msgspec.json.decode(call.function.arguments or "{}")
+        arguments = msgspec.json.decode(text or "{}")
     except (msgspec.DecodeError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        raise InvalidRequest("The arguments must be a JSON object in a string.", field=f"{path}.function.arguments")
-    return ToolUseBlock(call.id, call.function.name, arguments)
+        raise InvalidRequest("The arguments must be a JSON object in a string.", field=field)
+    return ToolUseBlock(call_id, name, arguments)
 
 
 def _with_wire_field(error: InvalidRequest, messages: Sequence[ChatMessage]) -> InvalidRequest:
@@ -133,7 +122,8 @@ def _with_wire_field(error: InvalidRequest, messages: Sequence[ChatMessage]) -> 
     return InvalidRequest(str(error), field=field)
 
 
-def _join_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
+def join_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The same conversation with neighbouring turns of one role made one, a blank line between their texts."""
     joined: list[Message] = []
     for message in messages:
         if joined and joined[-1].role == message.role:
@@ -145,9 +135,3 @@ def _join_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
         else:
             joined.append(message)
     return tuple(joined)
-
-
-def from_tool_use(block: ToolUseBlock) -> dict[str, Any]:
-    """A call as `tool_calls` lists it."""
-    arguments = msgspec.json.encode(block.input).decode()
-    return {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": arguments}}

@@ -1,4 +1,4 @@
-"""The OpenAI API's routes: models, chat and plain completions."""
+"""GET /v1/models and /v1/models/{id}."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from urllib.parse import unquote
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from kilonova.serve.call import Call
 from kilonova.serve.gateway import Gateway
-from kilonova.serve.openai.chat import ChatCompletions
-from kilonova.serve.openai.completions import Completions
-from kilonova.serve.openai.errors import endpoint
+from kilonova.serve.openai.errors import OpenAIError
 
 if TYPE_CHECKING:
     from kilonova.models.registry import ModelEntry
@@ -36,25 +33,27 @@ class Models:
         entry = self.gateway.resolve(call, unquote(request.path_params["model_id"]))
         return Response(msgspec.json.encode(_to_model(entry)), media_type="application/json")
 
+    async def embeddings(self, request: Request, call: Call) -> Response:
+        """Refused, as no model here makes embeddings; the error tells what there is."""
+        names = ", ".join(entry.name for entry in self.gateway.entries(call))
+        raise OpenAIError(
+            404,
+            "There is no embedding model here. "
+            f"Models for chat completions, completions and responses: {names or 'none'}.",
+            "invalid_request_error",
+            param="model",
+            code="model_not_found",
+        )
+
 
 def _to_model(entry: ModelEntry) -> dict[str, Any]:
-    # As vLLM lists adapters.
+    # As vLLM lists adapters and lengths.
     parent = {"parent": entry.base} if entry.base else {}
     return {
         "id": entry.name,
         "object": "model",
         "created": int(entry.created.timestamp()),
         "owned_by": entry.provider,
+        "max_model_len": entry.context_length,
         **parent,
     }
-
-
-def routes(gateway: Gateway) -> list[Route]:
-    """The API's routes, for raw paths."""
-    listing = Models(gateway)
-    return [
-        Route("/v1/models", endpoint("models", listing.list), methods=["GET"]),
-        Route("/v1/models/{model_id:path}", endpoint("models", listing.retrieve), methods=["GET"]),
-        Route("/v1/chat/completions", endpoint("chat.completions", ChatCompletions(gateway).create), methods=["POST"]),
-        Route("/v1/completions", endpoint("completions", Completions(gateway).create), methods=["POST"]),
-    ]

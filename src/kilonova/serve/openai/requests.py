@@ -1,49 +1,59 @@
-"""Request bodies of the OpenAI API as typed structures, and their sampling parameters."""
+"""Request bodies of chat and plain completions as typed structures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from kilonova.core.errors import InvalidRequest
-from kilonova.core.types import SamplingParams
-from kilonova.serve.conversation import check_max_tokens, default_max_tokens, nucleus
-
-if TYPE_CHECKING:
-    from kilonova.models.registry import ModelEntry
+from kilonova.core.types import ContextPolicy
+from kilonova.serve.context import ContextManagement
+from kilonova.serve.openai.formats import ResponseFormat
+from kilonova.serve.openai.sampling import SamplingFields, refuse
+from kilonova.serve.openai.tools import ChatTool, ChoiceName, ToolChoiceObject
 
 MAX_CHOICES = 128
+MAX_LOGPROBS = 20
 
 TokenId = Annotated[int, Meta(ge=0)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)]
 
 
 class StreamOptions(Struct):
-    """`include_usage` adds a last chunk that holds the usage alone."""
+    """`include_usage` adds a last chunk that holds the usage alone; nothing is obfuscated, asked for or not.
+
+    With `continuous_usage_stats`, vLLM's, each chunk of a chat holds the usage so far.
+    """
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class SamplingFields(Struct, kw_only=True):
-    """What chat and plain completions share. Members whose type is Any carry nothing that changes the answer."""
+class CompletionFields(SamplingFields, kw_only=True):
+    """What chat and plain completions share."""
 
-    model: str
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=-1)] | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
-    stop: str | list[str] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: dict[str, float] | None = None
-    # Not OpenAI's: vLLM's and SGLang's name for going on until max_tokens, which load generators ask for.
-    ignore_eos: bool | None = None
-    user: Any = None
+    # Not OpenAI's: as vLLM reports them, and what becomes of prompts that do not fit.
+    prompt_logprobs: TopLogprobs | None = None
+    context_management: ContextManagement | None = None
+
+    @property
+    def context(self) -> ContextPolicy | None:
+        """What the request says about prompts that do not fit."""
+        return None if self.context_management is None else self.context_management.policy()
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether each chunk of a stream tells the usage so far."""
+        return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
 
 class ImageURL(Struct):
@@ -103,96 +113,87 @@ class ChatMessage(Struct):
 
     role: str
     content: str | list[TextPart | ImagePart | AudioPart | FilePart | RefusalPart] | None = None
+    refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 
 
-class Function(Struct):
-    """A function the model may call, with the JSON schema of its arguments."""
-
-    name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class FunctionTool(Struct):
-    """A tool; only functions are known."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class ChatRequest(SamplingFields, forbid_unknown_fields=True, kw_only=True):
+class ChatRequest(CompletionFields, forbid_unknown_fields=True, kw_only=True):
     """POST /v1/chat/completions."""
 
     messages: list[ChatMessage]
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    tools: list[FunctionTool] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    top_logprobs: TopLogprobs | None = None
+    tools: list[ChatTool] | None = None
+    tool_choice: ChoiceName | ToolChoiceObject | None = None
     parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
-    metadata: Any = None
-    store: Any = None
-    service_tier: Any = None
-    safety_identifier: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_retention: Any = None
+    reasoning_effort: str | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    store: bool | None = None
+    audio: Any = None
+    function_call: Any = None
+    functions: Any = None
+    moderation: Any = None
     prediction: Any = None
-    verbosity: Any = None
+    web_search_options: Any = None
+
+    @property
+    def max_tokens_field(self) -> str:
+        """The name under which the most tokens were given."""
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
 
 
-class CompletionRequest(SamplingFields, forbid_unknown_fields=True, kw_only=True):
+class CompletionRequest(CompletionFields, forbid_unknown_fields=True, kw_only=True):
     """POST /v1/completions. A prompt is text or token ids; a list of prompts gives `n` choices for each."""
 
     prompt: str | list[str | TokenId | list[TokenId]]
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logprobs: TopLogprobs | None = None
     echo: bool | None = None
     best_of: int | None = None
     suffix: str | None = None
 
 
-def check_supported(request: SamplingFields) -> None:
-    """Raises InvalidRequest for sampling fields whose effect the engine does not have."""
-    for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
-        if getattr(request, name):
-            raise InvalidRequest(f"'{name}' is not supported with this model.", field=name)
+def check_chat(request: ChatRequest) -> None:
+    """Raises InvalidRequest for parameters that do not go together, or ask for what is not here."""
+    _check_stream_options(request)
+    refuse(request, ("audio", "moderation", "prediction", "web_search_options"))
+    for name, instead in (("functions", "tools"), ("function_call", "tool_choice")):
+        if getattr(request, name) is not None:
+            raise InvalidRequest(f"'{name}' is not supported: use '{instead}'.", field=name)
+    if request.store:
+        message = "Chat completions are not stored here. Use responses for that, or leave 'store' out."
+        raise InvalidRequest(message, field="store")
+    if request.modalities not in (None, ["text"]):
+        raise InvalidRequest("This model supports the value ['text'] of 'modalities'.", field="modalities")
+    check_reasoning_effort(request.reasoning_effort, "reasoning_effort")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", field="top_logprobs")
+
+
+def check_completion(request: CompletionRequest) -> None:
+    """Raises InvalidRequest for parameters that do not go together, or ask for what is not here."""
+    _check_stream_options(request)
+    if request.suffix:
+        raise InvalidRequest("'suffix' is not supported: this model only continues text.", field="suffix")
+    if request.best_of is not None and request.best_of != (request.n or 1):
+        raise InvalidRequest("'best_of' is only supported at the value of 'n'.", field="best_of")
+    if request.max_tokens == 0 and not request.echo and request.prompt_logprobs is None:
+        raise InvalidRequest("'max_tokens' must be at least 1 unless 'echo' is true.", field="max_tokens")
+
+
+def check_reasoning_effort(effort: str | None, field: str) -> None:
+    """Raises InvalidRequest where a model is to think first."""
+    if effort not in (None, "none"):
+        raise InvalidRequest(f"This model does not reason: '{field}' can be 'none'.", field=field)
+
+
+def _check_stream_options(request: CompletionFields) -> None:
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest(
             "The 'stream_options' parameter is only allowed when 'stream' is true.", field="stream_options"
         )
-
-
-def to_sampling(
-    request: SamplingFields,
-    entry: ModelEntry,
-    *,
-    max_tokens: int | None,
-    max_tokens_field: str,
-    logprobs: int | None,
-    prompt_logprobs: int | None = None,
-) -> SamplingParams:
-    """The core sampling parameters; what the request leaves out takes the model's defaults."""
-    check_max_tokens(max_tokens, entry.max_output_tokens, max_tokens_field)
-    defaults = SamplingParams()
-    top_p = defaults.top_p if request.top_p is None else request.top_p
-    top_p, top_k = nucleus(top_p, max(0, request.top_k or 0))
-    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    if "" in stop:
-        raise InvalidRequest("A stop sequence must not be empty.", field="stop")
-    return SamplingParams(
-        max_tokens=default_max_tokens(entry) if max_tokens is None else max_tokens,
-        temperature=defaults.temperature if request.temperature is None else request.temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=request.seed,
-        stop=tuple(stop),
-        logprobs=logprobs,
-        prompt_logprobs=prompt_logprobs,
-        ignore_eos=bool(request.ignore_eos),
-    )

@@ -1,15 +1,16 @@
-"""Pieces of the OpenAI wire format that chat and plain completions share."""
+"""Pieces of the OpenAI wire format that its endpoints share."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from kilonova.core.types import Finished, GenerationRequest, StopReason
+from kilonova.core.types import GenerationRequest, StopReason, TokenLogprob, ToolUseBlock, Usage
+from kilonova.serve.call import Call
 from kilonova.serve.openai.errors import to_openai_error
 
 SSE_MEDIA_TYPE = "text/event-stream; charset=utf-8"
@@ -28,14 +29,17 @@ FINISH_REASONS: dict[StopReason, str] = {
 _LOWEST_LOGPROB = -9999.0
 
 
-def sse(value: Any) -> bytes:
-    """One server-sent event with a JSON payload."""
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+def sse(value: Any, event: str = "") -> bytes:
+    """One server-sent event with a JSON payload, and a name where the endpoint's events have any."""
+    name = f"event: {event}\n".encode() if event else b""
+    return name + b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
-def sse_error(error: Exception) -> bytes:
-    """An error in a stream that has already begun."""
-    return sse(to_openai_error(error).body)
+def sse_error(call: Call, error: Exception) -> bytes:
+    """The error that a stream which has already begun ends with; `call` is told."""
+    answered = to_openai_error(error)
+    call.error = answered.name
+    return sse(answered.body, "error")
 
 
 def finite(logprob: float) -> float:
@@ -43,14 +47,63 @@ def finite(logprob: float) -> float:
     return logprob if math.isfinite(logprob) else _LOWEST_LOGPROB
 
 
-def to_usage(prompt_tokens: int, finished: Sequence[Finished]) -> dict[str, Any]:
-    """The usage of all choices; a prompt that several choices share counts once."""
-    completion_tokens = sum(each.usage.output_tokens for each in finished)
+def from_logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """The log-probabilities of chat's and responses' texts."""
+    return [{**_token(token), "top_logprobs": [_token(other) for other in token.top]} for token in tokens]
+
+
+def _token(token: TokenLogprob) -> dict[str, Any]:
+    # A token that ends inside a character has no text of its own, hence no bytes to give.
+    known = "\ufffd" not in token.text
+    return {
+        "token": token.text,
+        "logprob": finite(token.logprob),
+        "bytes": list(token.text.encode()) if known else None,
+    }
+
+
+def from_prompt_logprobs(tokens: Sequence[TokenLogprob | None]) -> list[dict[str, Any] | None]:
+    """The log-probabilities of a prompt as vLLM reports them: by token id, with the rank where it is known."""
+    return [None if token is None else _by_token_id(token) for token in tokens]
+
+
+def _by_token_id(token: TokenLogprob) -> dict[str, Any]:
+    ranks = {other.token_id: rank for rank, other in enumerate(token.top, 1)}
+    return {
+        str(each.token_id): {
+            "logprob": finite(each.logprob),
+            "rank": ranks.get(each.token_id),
+            "decoded_token": each.text,
+        }
+        for each in {other.token_id: other for other in (*token.top, token)}.values()
+    }
+
+
+def from_tool_use(block: ToolUseBlock) -> dict[str, Any]:
+    """A call as chat's `tool_calls` list it."""
+    arguments = msgspec.json.encode(block.input).decode()
+    return {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": arguments}}
+
+
+def to_usage(usages: Mapping[int, Usage], n: int) -> dict[str, Any]:
+    """The usage of all choices, by index; a prompt that `n` choices share counts once."""
+    prompts = [usage for index, usage in usages.items() if index % n == 0]
+    prompt_tokens = sum(usage.input_tokens for usage in prompts)
+    completion_tokens = sum(usage.output_tokens for usage in usages.values())
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {
+            "audio_tokens": 0,
+            "cached_tokens": sum(usage.cache_read_input_tokens for usage in prompts),
+        },
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": 0,
+            "audio_tokens": 0,
+            "reasoning_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
 
 
