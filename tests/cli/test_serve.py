@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from kilonova.cli.serve import app, client_lines, print_banner
 from kilonova.core.errors import ConfigError, KilonovaError
+from kilonova.serve.origins import is_loopback
 from kilonova.serve.run import Running
-from kilonova.serve.settings import is_loopback
 
 KILONOVA = str(Path(sys.executable).with_name("kilonova"))
 
