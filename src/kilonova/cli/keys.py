@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -81,16 +80,16 @@ def create(
     Example: kilonova keys create web --model micro --requests-per-minute 60 --budget-usd 20 --expires 90d
     """
     from kilonova.serve.call import KeyLimits
+    from kilonova.serve.keys.description import check_name, describe, describe_secrets, parse_budget
     from kilonova.serve.keys.master import FILE_NAME, MasterKey
     from kilonova.serve.keys.operations import expand
 
-    if not name.strip() or len(name) > 100 or not name.isprintable():
-        raise InvalidRequest("NAME has between 1 and 100 printable characters")
+    name = check_name(name)
     limits = KeyLimits(
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
         tokens_per_day=tokens_per_day,
-        budget_usd=None if budget_usd is None else _parse_dollars(budget_usd),
+        budget_usd=None if budget_usd is None else parse_budget(budget_usd),
         budget_period=budget_period,
     )
     if not re.match(r"https?://[^/\s]", url):
@@ -110,7 +109,7 @@ def create(
             expires_at=expires_at,
         )
     if as_json:
-        print(json.dumps({**_describe(key), **_secrets(secrets)}, indent=2))
+        print(json.dumps({**describe(key, datetime.now(UTC)), **describe_secrets(secrets)}, indent=2))
     else:
         _print_new_key(key, secrets, url.rstrip("/"))
 
@@ -124,7 +123,9 @@ def list_keys(data: DataOption = None, database: DatabaseOption = None, as_json:
     with _open_store(data or default_data(), database) as store:
         known = store.list()
     if as_json:
-        print(json.dumps([_describe(key) for key in known], indent=2))
+        from kilonova.serve.keys.description import describe
+
+        print(json.dumps([describe(key, datetime.now(UTC)) for key in known], indent=2))
         return
 
     from rich.console import Console
@@ -187,16 +188,6 @@ def _registry_names(names: Sequence[str], data: Path) -> list[str]:
     return known
 
 
-def _parse_dollars(text: str) -> Decimal:
-    try:
-        dollars = Decimal(text)
-    except InvalidOperation:
-        dollars = Decimal("NaN")
-    if not dollars.is_finite() or not 0 < dollars < 10**12 or dollars != round(dollars, 6):
-        raise InvalidRequest(f"--budget-usd {text}: an amount of dollars above 0 is expected, such as 20 or 0.50")
-    return dollars
-
-
 def _parse_expiry(text: str, now: datetime) -> datetime:
     units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
     duration = re.fullmatch(r"(\d{1,5})([mhd])", text)
@@ -217,9 +208,11 @@ def _print_new_key(key: Key, secrets: Secrets, url: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from kilonova.serve.keys.description import describe_secrets
+
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{escape(key.name)}[/] ({key.id}) may use the server. What follows is shown only now.\n")
-    for what, secret in _secrets(secrets).items():
+    for what, secret in describe_secrets(secrets).items():
         console.print(f"{what.replace('_', ' '):<18} {secret}", markup=False)
     for title, line in _paste_lines(secrets, url).items():
         console.print(f"\n[dim]{title}[/]")
@@ -237,36 +230,6 @@ def _paste_lines(secrets: Secrets, url: str) -> dict[str, str]:
     lines["openai"] = f"export OPENAI_API_KEY={secrets.openai_key} OPENAI_BASE_URL={url}/v1"
     lines["curl"] = f"curl -s {url}/v1/models -H 'authorization: Bearer {secrets.openai_key}'"
     return lines
-
-
-def _secrets(secrets: Secrets) -> dict[str, str]:
-    return {
-        "bedrock_key": secrets.bedrock_key,
-        "openai_key": secrets.openai_key,
-        "access_key_id": secrets.access_key_id,
-        "secret_access_key": secrets.secret_access_key,
-    }
-
-
-def _describe(key: Key) -> dict[str, Any]:
-    limits, principal = key.limits, key.principal
-    return {
-        "id": key.id,
-        "name": key.name,
-        "state": key.state(datetime.now(UTC)),
-        "models": None if principal.models is None else sorted(principal.models),
-        "operations": None if principal.operations is None else sorted(principal.operations),
-        "requests_per_minute": limits.requests_per_minute,
-        "tokens_per_minute": limits.tokens_per_minute,
-        "tokens_per_day": limits.tokens_per_day,
-        "budget_usd": None if limits.budget_usd is None else format(limits.budget_usd, "f"),
-        "budget_period": limits.budget_period,
-        "context_strategy": "none" if principal.context is None else principal.context.strategy,
-        "created_at": _iso(key.created_at),
-        "expires_at": _iso(key.expires_at),
-        "revoked_at": _iso(key.revoked_at),
-        "last_used_at": _iso(key.last_used_at),
-    }
 
 
 def _allowance(key: Key) -> list[str]:
@@ -288,7 +251,3 @@ def _allowance(key: Key) -> list[str]:
     if principal.context is not None:
         lines.append(f"contexts: {principal.context.strategy}")
     return lines
-
-
-def _iso(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat(timespec="seconds")

@@ -113,7 +113,7 @@ class Call:
     def check_scope(self, operation: str) -> None:
         """Raises AccessDenied where the principal may not use `operation`."""
         allowed = self.principal.operations
-        if allowed is not None and operation not in allowed:
+        if operation and allowed is not None and operation not in allowed:
             raise AccessDenied(f"this key may not use {operation}")
 
     def fail(self, error: Exception) -> None:

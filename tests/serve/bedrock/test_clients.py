@@ -24,6 +24,8 @@ SCHEMA = {
     "required": ["city", "days"],
     "additionalProperties": False,
 }
+# A random model may go on calling until it has no tokens left: the seed is of answers that end.
+SEEDED = {"inferenceConfig": {"seed": 1}}
 TOOLS = {"tools": [{"toolSpec": {"name": "weather", "description": "d", "inputSchema": {"json": SCHEMA}}}]}
 
 
@@ -56,6 +58,7 @@ def chat(micro):
         region_name="eu-west-1",
         temperature=0.9,
         max_tokens=60,
+        additional_model_request_fields=SEEDED,
     )
 
 
@@ -64,7 +67,13 @@ def test_a_tool_loop_with_boto3(micro):
     config = {**TOOLS, "toolChoice": {"any": {}}}
     limits = {"maxTokens": 200, "temperature": 1.0}
     messages = [QUESTION]
-    answer = client.converse(modelId=MICRO, messages=messages, toolConfig=config, inferenceConfig=limits)
+    answer = client.converse(
+        modelId=MICRO,
+        messages=messages,
+        toolConfig=config,
+        inferenceConfig=limits,
+        additionalModelRequestFields=SEEDED,
+    )
     assert answer["stopReason"] == "tool_use"
     message = answer["output"]["message"]
     uses = [block["toolUse"] for block in message["content"]]

@@ -137,5 +137,5 @@ def test_operations_may_be_given_in_groups() -> None:
     assert "usage.all" not in expand(["bedrock", "openai", "usage"])
     assert summarise(expand(["bedrock", "models"])) == ["bedrock", "models"]
     for wrong in ("converse", "Everything", ""):
-        with pytest.raises(InvalidRequest, match="--operation"):
+        with pytest.raises(InvalidRequest, match="no operation"):
             expand([wrong])

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 import kilonova
 from kilonova.core.errors import AccessDenied
-from kilonova.serve.call import CLIENT_CLOSED_REQUEST, Call, call_of
+from kilonova.serve.call import Call
 from kilonova.serve.console.access import check_own_page, may_manage_keys
 from kilonova.serve.console.pages import Pages
-from kilonova.serve.console.wire import NewKey, describe_key, describe_model, describe_secrets
+from kilonova.serve.console.wire import NewKey, describe_model
 from kilonova.serve.gateway import Gateway
 from kilonova.serve.http import read_body
+from kilonova.serve.keys.description import check_name, describe, describe_secrets
 from kilonova.serve.keys.operations import GROUPS, MANAGE_KEYS, OPERATIONS
 from kilonova.serve.ledger.prices import PriceBook
-from kilonova.serve.openai.errors import OpenAIError, decode, to_openai_error
+from kilonova.serve.openai.errors import OpenAIError, decode, endpoint
 
 if TYPE_CHECKING:
     from kilonova.models.registry import ModelEntry
     from kilonova.serve.keys.authentication import Authenticator
 
-Handler = Callable[[Request, Call], Awaitable[Response]]
-
 _decoder = msgspec.json.Decoder(NewKey)
+# Without an operation, for every caller that is known.
+_endpoint = partial(endpoint, protocol="console")
 
 
 class Console:
@@ -74,7 +75,7 @@ class Console:
         authenticator = await self._check_access(request, call)
         now = datetime.now(UTC)
         keys = await asyncio.to_thread(authenticator.store.list)
-        return _json({"keys": [describe_key(key, now) for key in keys]})
+        return _json({"keys": [describe(key, now) for key in keys]})
 
     async def create_key(self, request: Request, call: Call) -> Response:
         """POST /kilonova/keys: a new key and its secrets, which are shown this once."""
@@ -84,14 +85,14 @@ class Console:
         key, secrets = await asyncio.to_thread(
             authenticator.store.create,
             authenticator.master,
-            body.checked_name(),
+            check_name(body.name),
             models=models,
             operations=body.checked_operations(),
             limits=body.limits(),
             expires_at=body.expiry(datetime.now(UTC)),
         )
         await asyncio.to_thread(authenticator.ring.refresh)
-        return _json({**describe_key(key, datetime.now(UTC)), "secrets": describe_secrets(secrets)}, status=201)
+        return _json({**describe(key, datetime.now(UTC)), "secrets": describe_secrets(secrets)}, status=201)
 
     async def revoke_key(self, request: Request, call: Call) -> Response:
         """DELETE /kilonova/keys/{id}."""
@@ -117,26 +118,6 @@ class Console:
     def _describe(self, entry: ModelEntry) -> dict[str, Any]:
         base = self.gateway.models.resolve(entry.base) if entry.base else None
         return describe_model(entry, *self._prices.find(entry, base))
-
-
-def _endpoint(operation: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """The handler with its errors as OpenAI's; without an `operation` it is for every caller that is known."""
-
-    async def handle(request: Request) -> Response:
-        call = call_of(request)
-        call.protocol, call.operation = "console", operation
-        try:
-            if call.failure is not None:
-                raise call.failure
-            return await handler(request, call)
-        except ClientDisconnect:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        except Exception as error:
-            answered = to_openai_error(error)
-            call.error = answered.name
-            return answered.response()
-
-    return handle
 
 
 def _json(value: Any, status: int = 200) -> Response:

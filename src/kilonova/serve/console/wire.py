@@ -1,24 +1,21 @@
-"""Keys, secrets and models as the console's API reads and writes them."""
+"""New keys and models as the console's API reads and writes them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Struct
 
-from kilonova.core.errors import InvalidRequest
 from kilonova.serve.call import BudgetPeriod, KeyLimits
+from kilonova.serve.keys.description import parse_budget
 from kilonova.serve.keys.operations import expand
 
 if TYPE_CHECKING:
     from kilonova.models.registry import ModelEntry
-    from kilonova.serve.keys.store import Key, Secrets
     from kilonova.serve.ledger.prices import Price
 
 Limit = Annotated[int, Meta(ge=1, le=2**62)]
-MAX_NAME = 100
 
 
 class NewKey(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -34,13 +31,6 @@ class NewKey(Struct, forbid_unknown_fields=True, kw_only=True):
     budget_usd: str | None = None
     budget_period: BudgetPeriod = "month"
 
-    def checked_name(self) -> str:
-        """The name; raises InvalidRequest for one that nobody could read."""
-        name = self.name.strip()
-        if not name or len(name) > MAX_NAME or not name.isprintable():
-            raise InvalidRequest(f"A name has between 1 and {MAX_NAME} printable characters.", field="name")
-        return name
-
     def checked_operations(self) -> frozenset[str] | None:
         """The operations, those of groups one by one; None for all that need not be given by name."""
         return None if self.operations is None else expand(self.operations)
@@ -51,54 +41,13 @@ class NewKey(Struct, forbid_unknown_fields=True, kw_only=True):
             requests_per_minute=self.requests_per_minute,
             tokens_per_minute=self.tokens_per_minute,
             tokens_per_day=self.tokens_per_day,
-            budget_usd=None if self.budget_usd is None else _dollars(self.budget_usd),
+            budget_usd=None if self.budget_usd is None else parse_budget(self.budget_usd),
             budget_period=self.budget_period,
         )
 
     def expiry(self, now: datetime) -> datetime | None:
         """When it stops working."""
         return None if self.expires_in_days is None else now.astimezone(UTC) + timedelta(days=self.expires_in_days)
-
-
-def _dollars(text: str) -> Decimal:
-    try:
-        dollars = Decimal(text)
-    except InvalidOperation:
-        dollars = Decimal("NaN")
-    if not dollars.is_finite() or not 0 < dollars < 10**12 or dollars != round(dollars, 6):
-        raise InvalidRequest("A budget is an amount of dollars above 0, such as 20 or 0.50.", field="budget_usd")
-    return dollars
-
-
-def describe_key(key: Key, now: datetime) -> dict[str, Any]:
-    """A key without its secrets."""
-    limits, principal = key.limits, key.principal
-    return {
-        "id": key.id,
-        "name": key.name,
-        "state": key.state(now),
-        "models": None if principal.models is None else sorted(principal.models),
-        "operations": None if principal.operations is None else sorted(principal.operations),
-        "requests_per_minute": limits.requests_per_minute,
-        "tokens_per_minute": limits.tokens_per_minute,
-        "tokens_per_day": limits.tokens_per_day,
-        "budget_usd": None if limits.budget_usd is None else format(limits.budget_usd, "f"),
-        "budget_period": limits.budget_period,
-        "created_at": key.created_at,
-        "expires_at": key.expires_at,
-        "revoked_at": key.revoked_at,
-        "last_used_at": key.last_used_at,
-    }
-
-
-def describe_secrets(secrets: Secrets) -> dict[str, str]:
-    """A new key in all its forms."""
-    return {
-        "openai_key": secrets.openai_key,
-        "bedrock_key": secrets.bedrock_key,
-        "access_key_id": secrets.access_key_id,
-        "secret_access_key": secrets.secret_access_key,
-    }
 
 
 def describe_model(entry: ModelEntry, price_entry: str, price: Price) -> dict[str, Any]:

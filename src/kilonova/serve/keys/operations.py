@@ -44,7 +44,7 @@ def expand(names: Iterable[str]) -> frozenset[str]:
     found: set[str] = set()
     for name in names:
         if name not in OPERATIONS and name not in GROUPS:
-            raise InvalidRequest(f"--operation {name}: {nearest(name, (*GROUPS, *OPERATIONS))}", field="operations")
+            raise InvalidRequest(f"no operation {name!r}: {nearest(name, (*GROUPS, *OPERATIONS))}", field="operations")
         found.update(GROUPS.get(name, (name,)))
     return frozenset(found)
 

@@ -12,13 +12,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kilonova.core.errors import InvalidRequest
-from kilonova.serve.call import call_of
+from kilonova.serve.call import Call
 from kilonova.serve.database import Database
+from kilonova.serve.keys.operations import ALL_USAGE
 from kilonova.serve.ledger.usage import parse_dimensions, parse_time, read_usage
-from kilonova.serve.openai.errors import to_openai_error
+from kilonova.serve.openai.errors import endpoint
 
-# The operation that a key needs by name to see what others use.
-ALL = "usage.all"
 OWN = "usage"
 
 _PARAMETERS = ("by", "since", "until", "key", "model")
@@ -37,41 +36,35 @@ class UsageRoute:
 
     def routes(self) -> list[Route]:
         """The route, for raw paths."""
-        return [Route("/kilonova/usage", self.get, methods=["GET"])]
+        return [Route("/kilonova/usage", endpoint("", self.get, protocol="console"), methods=["GET"])]
 
-    async def get(self, request: Request) -> Response:
+    async def get(self, request: Request, call: Call) -> Response:
         """Rows and their total, as JSON."""
-        call = call_of(request)
         principal = call.principal
-        sees_all = not principal.key_id or ALL in (principal.operations or ())
-        try:
-            call.begin("console", ALL if principal.key_id and sees_all else OWN)
-            query = request.query_params
-            for name in query:
-                if name not in _PARAMETERS:
-                    raise InvalidRequest(f"{name}: no such parameter; known: {', '.join(_PARAMETERS)}", field=name)
-            now = datetime.now(UTC)
-            by = parse_dimensions(query.getlist("by"))
-            since = parse_time(query.get("since", _DEFAULT_SINCE), "since", now)
-            until = parse_time(query["until"], "until", now) if "until" in query else now
-            filters: dict[str, Any] = {
-                "since": since,
-                "until": until,
-                "key": query.get("key"),
-                "model": query.get("model"),
-                "key_id": None if sees_all else principal.key_id,
-            }
-            rows = await asyncio.to_thread(read_usage, self._database, by, **filters)
-            (total,) = await asyncio.to_thread(read_usage, self._database, **filters)
-        except Exception as error:
-            answered = to_openai_error(error)
-            call.error = answered.name
-            return answered.response()
+        sees_all = not principal.key_id or ALL_USAGE in (principal.operations or ())
+        call.begin("console", ALL_USAGE if principal.key_id and sees_all else OWN)
+        query = request.query_params
+        for name in query:
+            if name not in _PARAMETERS:
+                raise InvalidRequest(f"{name}: no such parameter; known: {', '.join(_PARAMETERS)}", field=name)
+        now = datetime.now(UTC)
+        by = parse_dimensions(query.getlist("by"))
+        since = parse_time(query.get("since", _DEFAULT_SINCE), "since", now)
+        until = parse_time(query["until"], "until", now) if "until" in query else now
+        filters: dict[str, Any] = {
+            "since": since,
+            "until": until,
+            "key": query.get("key"),
+            "model": query.get("model"),
+            "key_id": None if sees_all else principal.key_id,
+        }
+        rows = await asyncio.to_thread(read_usage, self._database, by, **filters) if by else []
+        (total,) = await asyncio.to_thread(read_usage, self._database, **filters)
         body = {
             "since": since.isoformat(),
             "until": until.isoformat(),
             "by": by,
-            "rows": [row.flat() for row in rows] if by else [],
+            "rows": [row.flat() for row in rows],
             "total": total.flat(),
         }
         return Response(msgspec.json.encode(body), media_type="application/json")

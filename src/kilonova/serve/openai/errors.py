@@ -24,7 +24,7 @@ from kilonova.core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from kilonova.serve.call import Call, call_of
+from kilonova.serve.call import Call, Protocol, call_of
 from kilonova.serve.generation import ClientDisconnected
 from kilonova.serve.http import BodyTooLarge, retry_after_header
 
@@ -147,13 +147,16 @@ def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         raise InvalidRequest(f"We could not parse the JSON body of your request: {error}") from None
 
 
-def endpoint(operation: str, handler: Handler) -> Endpoint:
-    """The handler of an operation with its errors turned into responses; a client that went needs none."""
+def endpoint(operation: str, handler: Handler, *, protocol: Protocol = "openai") -> Endpoint:
+    """The handler of an operation with its errors turned into responses; a client that went needs none.
+
+    Other protocols that have errors in this form give their name.
+    """
 
     async def handle(request: Request) -> Response:
         call = call_of(request)
         try:
-            call.begin("openai", operation)
+            call.begin(protocol, operation)
             return await handler(request, call)
         except (ClientDisconnect, ClientDisconnected):
             return Response(status_code=CLIENT_CLOSED_REQUEST)
