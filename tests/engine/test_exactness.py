@@ -132,6 +132,18 @@ def test_preempted(case, start):
     assert engine._scheduler.blocks.is_whole()
 
 
+def test_a_cache_of_less_than_the_steps_that_are_measured(case, start):
+    """With more than one thread, an engine times steps of 64 tokens before its first request."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        size = 4 * block_bytes(start())
+        engine = start(max_num_seqs=1, kv_cache_bytes=size)
+        assert list(engine.submit(raw((5, 6, 7), max_tokens=4)))[-1].stop_reason == "max_tokens"
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_everything_at_once(case, start):
     """Few places, chunks, prefixes, and prompts that are read while others generate."""
     engine = start(max_num_seqs=2, max_context=400)

@@ -259,8 +259,8 @@ class Engine:
 
     @torch.inference_mode()
     def _dry_step(self, num_tokens: int) -> None:
-        """Computes a step of that many tokens and forgets it."""
-        tokens = [0] * min(num_tokens, self.context_length)
+        """Computes a step of that many tokens, or of as many as the cache takes at once, and forgets it."""
+        tokens = [0] * self._runner.cache.blocks.room(0, 0, min(num_tokens, self.context_length))
         self._runner.logits(self._runner.step([StepTokens(0, 0, tokens)]))
         self._runner.cache.release(0)
 

@@ -1,9 +1,9 @@
 """Runs a decoder for one step over the tokens of many sequences at once.
 
-On a CPU with the native kernels, sequences that add a token or a few go through those, in one call; prompts, and
-everything where there are no such kernels, through PyTorch. There the tokens of a step lie in one flat row: projections
-and feed-forwards see them together, attention splits them by sequence, and projections that share an input are one
-matrix product.
+On a CPU with the native kernels, sequences that add a token or a few and short prompts go through those, in one call;
+long prompts, and everything where there are no such kernels, go through PyTorch. There the tokens of a step lie in one
+flat row: projections and feed-forwards see them together, attention splits them by sequence, and projections that share
+an input are one matrix product.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ from kilonova.nn.quantized import QuantizedLinear
 
 logger = logging.getLogger(__name__)
 
-# Sequences that add at most so many tokens in a step go through the native kernels, longer ones through PyTorch.
+# Sequences that add at most so many tokens in a step go through the native kernels. Longer ones do as long as they have
+# together no more tokens than the second number; from there on PyTorch's products win.
 _NATIVE_LENGTH = 16
+_NATIVE_PROMPT_TOKENS = 128
+# The most rows whose logits the native kernels compute.
 _NATIVE_ROWS = 64
 # Logits of a prompt exist for this many values at a time, 32 MiB in float32.
 _PROMPT_LOGIT_VALUES = 8 * 2**20
@@ -116,10 +119,13 @@ class ModelRunner:
         """Read tokens into the cache; final hidden states `[sum of lengths, hidden]`, in the order given."""
         if self._native is None:
             return self._step(tokens)
+        lengths = [len(one.token_ids) for one in tokens]
+        num_long = sum(length for length in lengths if length > _NATIVE_LENGTH)
+        longest = max(lengths) if num_long <= _NATIVE_PROMPT_TOKENS else _NATIVE_LENGTH
         parts: list[Tensor] = []
-        for is_short, group in itertools.groupby(tokens, lambda one: len(one.token_ids) <= _NATIVE_LENGTH):
+        for is_native, group in itertools.groupby(tokens, lambda one: len(one.token_ids) <= longest):
             part = list(group)
-            parts.append(self._native_step(self._native, part) if is_short else self._step(part).float())
+            parts.append(self._native_step(self._native, part) if is_native else self._step(part).float())
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @torch.inference_mode()
