@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import multiprocessing
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -104,7 +104,7 @@ def _in_a_process(port: int, clients: int, seconds: float, seed: int) -> Tally:
 
 
 def _ask(connection: Any, port: int, clients: int, seconds: float, seed: int) -> None:
-    connection.send(asyncio.run(run_clients("127.0.0.1", port, "served", clients, seconds, seed)))
+    connection.send(uvloop.run(run_clients("127.0.0.1", port, "served", clients, seconds, seed)))
 
 
 def summarise(tallies: list[Tally], served: list[dict], bared: list[dict]) -> dict[str, Any]:

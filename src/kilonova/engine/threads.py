@@ -15,6 +15,8 @@ _SIZES = (1, 8, 64)
 _ROUNDS = 5
 # More threads must win by this much: they take processors from everything else.
 _LEAST_GAIN = 1.1
+# What a server does for each token while the next step is computed.
+_READER_SECONDS = 2e-4
 
 
 class StepThreads:
@@ -22,7 +24,7 @@ class StepThreads:
 
     A step of a small model is a chain of products too short to share: handing them to a second thread takes longer
     than computing them. From how many tokens on that changes depends on model and machine, so it is measured, while
-    another thread wakes after each step as readers of the output do: on a small machine it displaces the second one.
+    another thread works on each step's output as a server does: on a small machine it displaces the second one.
     `step(n)` must compute a step of `n` tokens. On a GPU, or with one thread, nothing is measured or changed.
     """
 
@@ -47,7 +49,7 @@ class StepThreads:
     def _measure(self, step: Callable[[int], object]) -> int:
         """The least tokens from which on all threads win; twice the largest size tried where they win at none."""
         least = 2 * _SIZES[-1]
-        finished: SimpleQueue[bool] = SimpleQueue()
+        finished: SimpleQueue[int] = SimpleQueue()
         reader = threading.Thread(target=_read, args=(finished,), daemon=True)
         reader.start()
 
@@ -56,7 +58,7 @@ class StepThreads:
             start = time.perf_counter()
             step(size)
             taken = time.perf_counter() - start
-            finished.put(True)
+            finished.put(size)
             return taken
 
         try:
@@ -68,11 +70,13 @@ class StepThreads:
                 least = size
         finally:
             torch.set_num_threads(self.num_threads)
-            finished.put(False)
+            finished.put(0)
             reader.join()
         return least
 
 
-def _read(finished: SimpleQueue[bool]) -> None:
-    while finished.get():
-        pass
+def _read(finished: SimpleQueue[int]) -> None:
+    while num_tokens := finished.get():
+        end = time.thread_time() + num_tokens * _READER_SECONDS
+        while time.thread_time() < end:
+            pass
