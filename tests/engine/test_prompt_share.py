@@ -22,11 +22,11 @@ def settle(share: PromptShare, alone: float, fixed: float, per_token: float, noi
 @pytest.mark.parametrize(
     ("alone", "fixed", "per_token"), [(0.1, 0.0, 0.001), (0.1, 0.04, 0.0005), (0.003, 0.0, 0.00005)]
 )
-def test_a_step_with_a_prompt_takes_twice_as_long(alone, fixed, per_token):
+def test_a_step_with_a_prompt_takes_a_little_longer(alone, fixed, per_token):
     slowdowns = settle(PromptShare(256), alone, fixed, per_token)
-    assert slowdowns == pytest.approx([2.0] * 40, rel=0.1)
+    assert slowdowns == pytest.approx([1.4] * 40, rel=0.1)
     slowdowns = settle(PromptShare(256), alone, fixed, per_token, noise=0.3)
-    assert 1.6 < sum(slowdowns) / len(slowdowns) < 2.5
+    assert 1.2 < sum(slowdowns) / len(slowdowns) < 1.9
 
 
 def test_bounds():
@@ -39,13 +39,13 @@ def test_bounds():
 def test_nothing_is_assumed_before_it_was_seen():
     share = PromptShare(256)
     share.observe(256, 100.0)
-    assert share.tokens == 256
+    assert share.tokens == 32
     share.observe(0, 1.0)
-    assert share.tokens == 256
+    assert share.tokens == 32
 
 
 def test_the_end_of_a_prompt_says_little():
     share = PromptShare(256)
     share.observe(0, 0.1)
     share.observe(5, 0.3)
-    assert share.tokens == 256
+    assert share.tokens == 32

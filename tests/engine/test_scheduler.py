@@ -201,9 +201,10 @@ def test_a_prompt_waits_for_blocks_of_those_that_generate():
     run(scheduler)
     long = sequence(128, first=2, arrived=1.0)
     scheduler.add(long)
-    assert run(scheduler) == [(stream, 33, 1), (long, 0, 64)]
-    assert run(scheduler) == [(stream, 34, 1), (long, 64, 16)]
-    assert run(scheduler) == [(stream, 35, 1)]
+    assert run(scheduler) == [(stream, 33, 1), (long, 0, 32)]
+    assert run(scheduler) == [(stream, 34, 1), (long, 32, 32)]
+    assert run(scheduler) == [(stream, 35, 1), (long, 64, 16)]
+    assert run(scheduler) == [(stream, 36, 1)]
     scheduler.remove(stream)
     assert run(scheduler) == [(long, 80, 48)]
     assert scheduler.num_preemptions == 0
