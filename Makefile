@@ -18,7 +18,7 @@ run: $(VENV)/.run-installed
 	@$(BIN)/kilonova serve --host 127.0.0.1 --port 8080 $(ARGS)
 
 test: $(VENV)/.dev-installed
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev-installed
 	@$(BIN)/ruff check .

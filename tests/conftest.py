@@ -17,19 +17,6 @@ El zorro marrón salta sobre el perro perezoso. Быстрая лиса прыг
 {"name": "get_weather", "arguments": {"city": "Paris", "days": 3}} 0 1 2 3 4 5 6 7 8 9 10 100 1000
 """
 
-# Their files take longest: begun last, one of them would be waited for by all other workers.
-_LONG_FIRST = ("benchmarks", "train", "recipes", "serve", "examples", "cli")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start processes come first."""
-
-    def rank(item: pytest.Item) -> int:
-        part = item.path.relative_to(Path(__file__).parent).parts[0]
-        return _LONG_FIRST.index(part) if part in _LONG_FIRST else len(_LONG_FIRST)
-
-    items.sort(key=rank)
-
 
 @pytest.fixture(autouse=True)
 def package_log() -> Iterator[None]:
