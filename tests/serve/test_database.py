@@ -167,6 +167,27 @@ def test_writers_wait_for_each_other(url: str) -> None:
     database.close()
 
 
+def test_what_is_written_after_another_process_has_read_stays(tmp_path: Path) -> None:
+    url = default_url(tmp_path)
+    database = Database(url)
+    database.migrate()
+    # A second connection, as of another thread, while the first is open.
+    with database.engine.connect() as first, database.engine.connect() as second:
+        assert first is not second
+    code = f"from kilonova.serve.database import Database; d = Database({url!r}); "
+    code += "c = d.engine.connect(); print(c.exec_driver_sql('SELECT version_num FROM alembic_version').scalar()); "
+    code += "c.close(); d.close()"
+
+    def read() -> str:
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+    assert read() == module._head()
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'written'")
+    assert read() == "written"
+    database.close()
+
+
 def test_an_interrupted_write_leaves_nothing(url: str) -> None:
     database = Database(url)
     database.migrate()

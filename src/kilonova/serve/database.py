@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Database:
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
 
-    @contextmanager
+    @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that will write, committed when the block ends.
 
@@ -153,8 +153,10 @@ def _parse_url(text: str) -> URL:
 def _create_private_file(dialect: Dialect, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
     path = Path(arguments[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    # SQLite gives its write-ahead log the permissions of the database.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # SQLite gives its write-ahead log the permissions of the database. A file that is there must not be opened: closing
+    # it would end the locks of every connection that this process has, whose log another process would then delete.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:
