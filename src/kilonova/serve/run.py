@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 # How long connections may take to close once every answer has ended.
 _CLOSING_SECONDS = 2
+# How long the event loop may run Python while an engine's thread, between two calls of a kernel, waits for it: Python's
+# own 5 ms are longer than such a call.
+_SWITCH_SECONDS = 0.0005
 
 
 class _Server(uvicorn.Server):
@@ -168,6 +172,7 @@ def serve(settings: Settings, *, on_ready: Callable[[Running], None] | None = No
                 on_ready(Running(url=url, needs_key=needs_key, authority=files.authority if files else None))
 
         server = _Server(config, lifecycle, at.grace_seconds, loading, ready)
+        sys.setswitchinterval(_SWITCH_SECONDS)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[listener]))
         if server.failure is not None:
