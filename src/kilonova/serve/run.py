@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -70,6 +71,9 @@ class _Server(uvicorn.Server):
             self._stop()
         else:
             self._lifecycle.is_loading = False
+            # What was made by now stays: looking through it again would hold up every stream.
+            gc.collect()
+            gc.freeze()
             await self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

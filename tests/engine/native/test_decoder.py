@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 
 import pytest
 import torch
@@ -161,20 +163,23 @@ def test_what_the_kernels_cannot_run_goes_through_pytorch():
         torch.testing.assert_close(logits, expected_logits(model, ids), rtol=1e-4, atol=1e-4)
 
 
-def test_a_forked_process_computes_with_threads_of_its_own():
-    model, ids = random_decoder(), random_ids(30)
-    runner = runner_of(model)
-    threads = torch.get_num_threads()
+def _fork_and_compute() -> None:
     torch.set_num_threads(2)
+    runner, ids = runner_of(random_decoder()), random_ids(10)
+    hidden = runner.step([StepTokens(0, 0, ids)])
+    child = os.fork()
+    if not child:
+        again = runner.step([StepTokens(1, 0, ids)])
+        os._exit(0 if torch.equal(hidden, again) else 1)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def test_a_forked_process_computes_with_threads_of_its_own():
+    # In a new process: PyTorch's own threads, which other tests may have started in this one, do not outlive a fork.
+    process = multiprocessing.get_context("spawn").Process(target=_fork_and_compute)
+    process.start()
+    process.join(timeout=120)
     try:
-        hidden = runner.step([StepTokens(0, 0, ids[:10])])
-        reader, writer = os.pipe()
-        child = os.fork()
-        if not child:
-            again = runner.step([StepTokens(1, 0, ids[:10])])
-            os.write(writer, b"1" if torch.equal(hidden, again) else b"0")
-            os._exit(0)
-        os.waitpid(child, 0)
-        assert os.read(reader, 1) == b"1"
+        assert process.exitcode == 0
     finally:
-        torch.set_num_threads(threads)
+        process.kill()
