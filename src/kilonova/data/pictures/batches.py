@@ -1,0 +1,91 @@
+"""Which pictures a step sees, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kilonova.data.mixture import MixtureSampler, mixture_probabilities
+from kilonova.data.pictures.placement import over_colour, place
+from kilonova.data.pictures.sources import ParquetPictures
+
+# Of the pictures that have transparent parts, the share that is put in front of a colour.
+_COLOURED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class PictureBatch:
+    """`images` float32 `[B, 4, H, W]`, red, green, blue and alpha in [-1, 1], with a caption each."""
+
+    images: Tensor
+    captions: list[str]
+
+
+class PictureBatches:
+    """The micro-batches of every step for one of `num_ranks` data-parallel ranks: a function of seed and step alone.
+
+    A step's `batch_size` pictures have one size, which goes through `sizes` (width, height) in an order drawn by the
+    seed. Each is placed at random and, half of the time, in front of a random colour.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ParquetPictures],
+        sizes: Sequence[tuple[int, int]],
+        batch_size: int,
+        micro_batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        self._sources = sources
+        self._sizes = sizes
+        self._batch_size = batch_size
+        self._micro_batch_size = micro_batch_size
+        self._seed = seed
+        self._share = slice(rank, None, num_ranks)
+        self._ends = np.cumsum([len(source) for source in sources])
+        counts = [len(source) for source in sources]
+        weights = [source.source.weight for source in sources]
+        probabilities = mixture_probabilities(counts, weights, temperature=1.0)
+        self._sampler = MixtureSampler(counts, probabilities, batch_size, seed)
+
+    def __call__(self, step: int) -> list[PictureBatch]:
+        width, height = self._sizes[np.random.default_rng([self._seed, step]).integers(len(self._sizes))]
+        first = step * self._batch_size
+        places = list(enumerate(self._sampler.indices(step), start=first))[self._share]
+        pictures = [self._picture(row, position, width, height) for position, row in places]
+        size = self._micro_batch_size
+        return [to_batch(pictures[start : start + size]) for start in range(0, len(pictures), size)]
+
+    def _picture(self, row: int, position: int, width: int, height: int) -> tuple[np.ndarray, str]:
+        generator = np.random.default_rng([self._seed, 1, position])
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        source = self._sources[number]
+        index = row - int(self._ends[number]) + len(source)
+        picture = place(source.picture(index), width, height, generator)
+        if generator.random() < _COLOURED_SHARE and picture[..., 3].min() < 255:
+            red, green, blue = generator.integers(256, size=3).tolist()
+            picture = over_colour(picture, (red, green, blue))
+        return picture, source.caption(index, generator)
+
+
+def first_pictures(source: ParquetPictures, size: tuple[int, int], count: int) -> list[tuple[np.ndarray, str]]:
+    """The first pictures of a source as they are, with their captions, for evaluation."""
+    generator = np.random.default_rng(0)
+    return [
+        (place(source.picture(index), *size), source.caption(index, generator))
+        for index in range(min(count, len(source)))
+    ]
+
+
+def to_batch(pictures: Sequence[tuple[np.ndarray, str]]) -> PictureBatch:
+    """Pictures uint8 `[H, W, 4]` of one size, with their captions, as a batch."""
+    stacked = torch.from_numpy(np.stack([picture for picture, _ in pictures]))
+    images = stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return PictureBatch(images.contiguous(), [caption for _, caption in pictures])
