@@ -22,10 +22,10 @@ from kilonova.core.config import parse_config
 from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
 from kilonova.text.bpe import save_tokenizer, train_tokenizer
+from kilonova.train.language_run import language_context
 from kilonova.train.objectives.language_model import LanguageModelObjective
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
-from kilonova.train.run import run_context
 from kilonova.train.trainer import Trainer
 
 SHAPE = {
@@ -81,7 +81,7 @@ def run(folder: Path, train_text: str, held_out: str, steps: int, optimizer: dic
     )
     model = Decoder(DecoderConfig.from_hf(SHAPE))
     model.init_weights(torch.Generator().manual_seed(0))
-    context = run_context(recipe)
+    context = language_context(recipe)
     placed = PlacedDecoder(model, context.device, context.dtype, recipe.compile)
     objective = LanguageModelObjective(context, placed, whole_documents=False)
     Trainer(context, objective).train()

@@ -28,10 +28,10 @@ from kilonova.core.config import parse_config
 from kilonova.models.registry import Registry
 from kilonova.train.batches import StepBatches
 from kilonova.train.build import build_objective
+from kilonova.train.language_run import language_context, starting_decoder
 from kilonova.train.meter import matmul_flops_per_second
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
-from kilonova.train.run import run_context, starting_decoder
 from kilonova.train.trainer import Trainer
 
 MICRO = {
@@ -158,7 +158,7 @@ def seconds_per_step(step: Callable[[], object], steps: int, device: torch.devic
 
 def measure(shape: dict[str, Any], rounds: int, compile: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
-        context = run_context(recipe(shape, Path(name), compile))
+        context = language_context(recipe(shape, Path(name), compile))
         placed = PlacedDecoder(starting_decoder(context), context.device, context.dtype, compile)
         trainer = Trainer(context, build_objective(context, placed))
         batches = context.batches(context.rows(context.recipe.data.sources, whole_documents=False))

@@ -5,7 +5,7 @@ from kilonova.core.errors import ConfigError
 from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
 from kilonova.train.optimizer import OptimizerSet
-from kilonova.train.recipe import OptimizerSection
+from kilonova.train.run_recipe import OptimizerSection
 
 
 @pytest.fixture

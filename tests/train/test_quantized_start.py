@@ -7,8 +7,9 @@ import pytest
 from kilonova.core.errors import ConfigError
 from kilonova.data.sources import Source
 from kilonova.models.quantization.quantize import QuantizationConfig, quantize_directory
-from kilonova.train.recipe import DataSection, ModelSection, OptimizerSection, TrainRecipe
-from kilonova.train.run import run_context, starting_decoder
+from kilonova.train.language_run import language_context, starting_decoder
+from kilonova.train.recipe import DataSection, ModelSection, TrainRecipe
+from kilonova.train.run_recipe import OptimizerSection
 
 
 def test_quantised_weights_are_no_start_for_training(tiny_micro_directory: Path, tmp_path: Path) -> None:
@@ -24,4 +25,4 @@ def test_quantised_weights_are_no_start_for_training(tiny_micro_directory: Path,
         micro_batch_size=1,
     )
     with pytest.raises(ConfigError, match="is quantised; train what it was made from"):
-        starting_decoder(run_context(recipe))
+        starting_decoder(language_context(recipe))

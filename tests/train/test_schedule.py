@@ -1,6 +1,6 @@
 import pytest
 
-from kilonova.train.recipe import ScheduleSection
+from kilonova.train.run_recipe import ScheduleSection
 from kilonova.train.schedule import learning_rate_factor
 
 

@@ -38,6 +38,11 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
     Every key must be a field of the dataclass at its place; an unknown one is a `ConfigError` that names the nearest
     valid key. Values are converted strictly: a string is not a number.
     """
+    return parse_config(cls, load_tree(path, overrides), source=str(path))
+
+
+def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a YAML file says once overrides are applied, before it is checked against a type."""
     try:
         tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
@@ -48,7 +53,7 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
         raise ConfigError(f"{path}: a mapping of keys is expected, not {type(tree).__name__}")
     for override in overrides:
         _apply_override(tree, override)
-    return parse_config(cls, tree, source=str(path))
+    return tree
 
 
 def parse_config(cls: type[T], tree: Mapping[str, Any], source: str = "configuration") -> T:

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 
-from kilonova.data.mixture import build_rows
-from kilonova.data.packing import RowDataset
-from kilonova.data.sources import Source
-from kilonova.data.tokens import TokenizedSource, tokenize_source, tokenizer_fingerprint
-from kilonova.text.tokenizer import Tokenizer
-from kilonova.train.batches import StepBatches
+from kilonova.core.device import choose_device, choose_dtype
+from kilonova.core.errors import ConfigError
 from kilonova.train.goodput.ledger import Ledger
-from kilonova.train.parallel.mesh import ParallelMesh
+from kilonova.train.objective import Objective
+from kilonova.train.parallel.mesh import ParallelMesh, local_device
+from kilonova.train.run_recipe import RunRecipe
 
-if TYPE_CHECKING:
-    from kilonova.train.recipe import TrainRecipe
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """A recipe with its tokenizer, the device and number format of its arithmetic, and its place among the ranks.
+    """A recipe with the device and number format of its arithmetic, and its place among the ranks.
 
     `rank` and `num_ranks` count data-parallel ranks: those that read different rows. `mesh` is None in a process that
     runs alone.
     """
 
-    recipe: TrainRecipe
-    tokenizer: Tokenizer
-    tokenizer_directory: Path
+    recipe: RunRecipe
     device: torch.device
     dtype: torch.dtype
     rank: int = 0
@@ -41,37 +32,28 @@ class RunContext:
     mesh: ParallelMesh | None = None
     ledger: Ledger = field(default_factory=lambda: Ledger(None))
 
-    def tokenized(self, source: Source) -> TokenizedSource:
-        """The source's token ids, from the recipe's cache when it was tokenized before."""
-        data = self.recipe.data
-        fingerprint = tokenizer_fingerprint(self.tokenizer_directory)
-        with nullcontext() if self.mesh is None else self.mesh.main_first():
-            return tokenize_source(source, data.root, self.tokenizer, fingerprint, data.cache)
+    @classmethod
+    def settle(cls, recipe: RunRecipe, mesh: ParallelMesh | None = None, **more: Any) -> Self:
+        """Choose device, number format and threads as the recipe says; `more` are the fields of a subclass."""
+        device = local_device(choose_device(recipe.device))
+        if recipe.threads is not None:
+            torch.set_num_threads(recipe.threads)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        place: dict[str, Any] = {"device": device, "dtype": choose_dtype(recipe.dtype, device)}
+        if mesh is not None:
+            if recipe.batch_size % (mesh.num_data_ranks * recipe.micro_batch_size):
+                raise ConfigError(
+                    f"batch_size: {recipe.batch_size} is not a multiple of {mesh.num_data_ranks} data-parallel ranks x "
+                    f"micro_batch_size {recipe.micro_batch_size}"
+                )
+            place |= {"rank": mesh.data_rank, "num_ranks": mesh.num_data_ranks, "mesh": mesh}
+        return cls(recipe=recipe, **place, **more)
 
-    def rows(self, sources: Iterable[Source], *, whole_documents: bool, temperature: float | None = None) -> RowDataset:
-        """Rows of the recipe's length from a mixture of sources, of whole documents or cut end to end."""
-        sources = tuple(sources)
-        return build_rows(
-            [self.tokenized(source) for source in sources],
-            [source.weight for source in sources],
-            self.recipe.data.sequence_length,
-            self.recipe.seed,
-            whole_documents=whole_documents,
-            temperature=temperature,
-        )
+    def export(self, objective: Objective, directory: Path) -> None:
+        """Write what was trained, in its ecosystem's layout."""
+        objective.export(directory)
 
-    def batches(self, rows: RowDataset) -> StepBatches:
-        """The recipe's micro-batches of `rows` for this rank."""
-        recipe = self.recipe
-        return StepBatches(
-            rows, recipe.batch_size, recipe.micro_batch_size, recipe.seed, rank=self.rank, num_ranks=self.num_ranks
-        )
-
-    def sources_record(self) -> list[dict[str, Any]]:
-        """The recipe's sources and their sizes, for the model card."""
-        record = []
-        for source in self.recipe.data.sources:
-            tokens = self.tokenized(source)
-            size = {"tokens": len(tokens.tokens), "documents": len(tokens.offsets) - 1, "bytes": tokens.num_bytes}
-            record.append(asdict(source) | size)
-        return record
+    def record(self, objective: Objective) -> dict[str, Any]:
+        """What a model card tells of such runs beyond what it tells of every run."""
+        return {}

@@ -11,7 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from kilonova.core.errors import ConfigError
 from kilonova.train.muon import Muon
-from kilonova.train.recipe import OptimizerSection
+from kilonova.train.run_recipe import OptimizerSection
 
 
 class OptimizerSet:

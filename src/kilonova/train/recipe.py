@@ -1,23 +1,21 @@
-"""The typed form of a training recipe."""
+"""The typed form of a recipe that trains a language model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import json
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from kilonova.core.errors import ConfigError
 from kilonova.data.sources import Source
 from kilonova.models.adapter import AdapterConfig
-from kilonova.train.faults.section import FaultsSection
-from kilonova.train.faults.stability import StabilitySection
 from kilonova.train.memory.section import MemoryPolicy, check_memory_policy
 from kilonova.train.objectives.distillation import DistillationSection
 from kilonova.train.objectives.dpo import DPOSection
 from kilonova.train.objectives.grpo import GRPOSection
 from kilonova.train.objectives.ppo import PPOSection
 from kilonova.train.objectives.reward import RewardSection
-from kilonova.train.parallel.section import ParallelSection
-from kilonova.train.trackers import TrackerName
+from kilonova.train.run_recipe import RunRecipe
 
 # Sections of `TrainRecipe` that are read by the objective of the same name only.
 _OBJECTIVE_SECTIONS = ("distill", "reward", "dpo", "ppo", "grpo")
@@ -70,88 +68,27 @@ class DataSection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSection:
-    """`adamw` for every parameter, or `muon` for the layers' matrices with AdamW for the rest.
+class TrainRecipe(RunRecipe):
+    """One run of training a language model.
 
-    `lr` is AdamW's peak learning rate, `muon_lr` Muon's (with its update's root-mean-square matched to AdamW's,
-    arXiv 2502.16982, so that both are of the same size).
-    """
-
-    name: Literal["adamw", "muon"] = "adamw"
-    lr: float
-    muon_lr: float | None = None
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    max_grad_norm: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleSection:
-    """Warm-up, stable, decay (arXiv 2404.06395).
-
-    The learning rate rises linearly for `warmup_steps`, holds, and falls by `1 - sqrt` over the last `decay_fraction`
-    of the steps to `final_ratio` of its peak.
-    """
-
-    warmup_steps: int = 0
-    decay_fraction: float = 0.2
-    final_ratio: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRecipe:
-    """One run of training.
-
-    `batch_size` counts rows an optimiser step, taken `micro_batch_size` at a time. Weights are trained in float32 and
-    the model is saved in `save_dtype`. `memory` says what is kept of a layer for its backward pass, `memory_budget`
-    which share of it where the compiler chooses (`memory: budget`).
+    `memory` says what is kept of a layer for its backward pass, `memory_budget` which share of it where the compiler
+    chooses (`memory: budget`).
     """
 
     objective: Literal["pretrain", "sft", "distill", "reward", "dpo", "ppo", "grpo"]
-    output: str
     model: ModelSection
     adapter: AdapterSection | None = None
     data: DataSection
-    optimizer: OptimizerSection
-    schedule: ScheduleSection = field(default_factory=ScheduleSection)
-    parallel: ParallelSection = field(default_factory=ParallelSection)
     distill: DistillationSection | None = None
     reward: RewardSection | None = None
     dpo: DPOSection | None = None
     ppo: PPOSection | None = None
     grpo: GRPOSection | None = None
-    steps: int
-    batch_size: int
-    micro_batch_size: int
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "auto"
-    save_dtype: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = True
     memory: MemoryPolicy = "none"
     memory_budget: float | None = None
-    threads: int | None = None
-    log_every: int = 10
-    evaluate_every: int = 500
-    checkpoint_every: int = 200
-    checkpoint_minutes: float = 10.0
-    keep_checkpoints: int = 2
-    keep_every: int | None = None
-    stability: StabilitySection = field(default_factory=StabilitySection)
-    faults: FaultsSection = field(default_factory=FaultsSection)
-    trackers: tuple[TrackerName, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batch_size", "log_every", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: must be at least 1")
-        if self.keep_checkpoints < 1:
-            raise ConfigError("keep_checkpoints: must be at least 1")
-        if self.batch_size % self.micro_batch_size:
-            raise ConfigError(
-                f"batch_size: {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
-            )
+        super().__post_init__()
         check_memory_policy(self.memory, self.memory_budget, compile=self.compile)
         if self.parallel.tensor > 1 and self.memory in ("selective", "ssc", "ssc8"):
             raise ConfigError(
@@ -167,3 +104,11 @@ class TrainRecipe:
             raise ConfigError(f"data.temperature: rows of objective {self.objective} are seen pass by pass")
         if self.adapter is not None and self.model.init_from is None:
             raise ConfigError("adapter: needs model.init_from, the checkpoint that it adapts")
+
+    def order_of_data(self) -> str:
+        data = self.data
+        sources = [(source.path, source.template, source.format, source.weight) for source in data.sources]
+        return json.dumps([self.objective, sources, data.temperature, data.sequence_length, self.batch_size, self.seed])
+
+    def alone(self) -> Self:
+        return replace(super().alone(), memory="none", memory_budget=None)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kilonova.train.goodput.ledger import Ledger
 from kilonova.train.meter import ThroughputMeter
-from kilonova.train.recipe import TrainRecipe
+from kilonova.train.run_recipe import RunRecipe
 from kilonova.train.run_view import RunView
 from kilonova.train.schedule import learning_rate_factor
 from kilonova.train.trackers import Tracker, open_trackers
@@ -36,7 +36,7 @@ class RunLog:
 
     def __init__(
         self,
-        recipe: TrainRecipe,
+        recipe: RunRecipe,
         meter: ThroughputMeter,
         ledger: Ledger,
         sum_over_ranks: Callable[[Tensor], Tensor],

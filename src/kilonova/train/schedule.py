@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kilonova.train.recipe import ScheduleSection
+from kilonova.train.run_recipe import ScheduleSection
 
 
 def learning_rate_factor(step: int, total_steps: int, schedule: ScheduleSection) -> float:

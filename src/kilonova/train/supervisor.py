@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from kilonova.core.config import load_config
 from kilonova.core.errors import ConfigError, DataError, KilonovaError
 from kilonova.recipes import find_recipe
+from kilonova.train.build import load_recipe
 from kilonova.train.faults.stability import TrainingDiverged
 from kilonova.train.goodput.ledger import Ledger
-from kilonova.train.recipe import TrainRecipe
 from kilonova.train.run import train
 from kilonova.train.signals import Interrupted, StopSignals
 
@@ -39,7 +38,7 @@ def supervise(name: str | Path, overrides: Sequence[str] = (), *, processes: int
     and all start again from the newest checkpoint, at most `max_restarts` times; then `TrainingFailed` is raised. A
     signal to stop is passed on, and raises `Interrupted` once the ranks have saved.
     """
-    recipe = load_config(TrainRecipe, find_recipe(name), overrides)
+    recipe = load_recipe(find_recipe(name), overrides)
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(Path(recipe.output) / "ledger" / "supervisor.jsonl"))
         stop = stack.enter_context(StopSignals())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +24,6 @@ from kilonova.train.meter import ThroughputMeter, matmul_flops_per_second
 from kilonova.train.objective import Objective
 from kilonova.train.optimizer import OptimizerSet
 from kilonova.train.parallel.gradients import begin_micro_batch, clip_grad_norm, reduce_unsharded
-from kilonova.train.recipe import TrainRecipe
 from kilonova.train.run_log import RunLog, StepResult
 from kilonova.train.schedule import learning_rate_factor
 from kilonova.train.signals import Interrupted, StopSignals
@@ -186,7 +184,7 @@ class Trainer:
             "skipped_steps": self.skipped_steps,
             "rows_ahead": self.rows_ahead,
             "peak_flops": self.peak_flops,
-            "order": _order_of_data(self.recipe),
+            "order": self.recipe.order_of_data(),
         }
         own = {
             "objective": self.objective.state_dict(),
@@ -200,7 +198,7 @@ class Trainer:
         if restored is None:
             return None
         run, own = restored.run, restored.own
-        if run["order"] != _order_of_data(self.recipe):
+        if run["order"] != self.recipe.order_of_data():
             raise ConfigError(
                 f"output: {self.output} holds a run that reads its data in another order (sources, weights, "
                 "temperature, sequence_length, batch_size or seed differ); name another folder, or remove it to start "
@@ -259,12 +257,3 @@ class Trainer:
     def _over_data_ranks(self, values: Tensor) -> Tensor:
         """The sum over ranks that computed the loss of other rows or, as `PlacedDecoder` counts, positions."""
         return values if self.mesh is None else self.mesh.sum_over_ranks(values) / self.mesh.section.tensor
-
-
-def _order_of_data(recipe: TrainRecipe) -> str:
-    """What decides which rows a step reads."""
-    sources = [(source.path, source.template, source.format, source.weight) for source in recipe.data.sources]
-    data = recipe.data
-    return json.dumps(
-        [recipe.objective, sources, data.temperature, data.sequence_length, recipe.batch_size, recipe.seed]
-    )

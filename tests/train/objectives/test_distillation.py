@@ -17,11 +17,12 @@ from kilonova.core.config import load_config
 from kilonova.core.errors import ConfigError, DataError
 from kilonova.core.types import IGNORE_INDEX
 from kilonova.models.checkpoint import load_decoder
+from kilonova.train.language_run import language_context, starting_decoder
 from kilonova.train.objectives import teacher_targets
 from kilonova.train.objectives.distillation import DistillationObjective
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
-from kilonova.train.run import run_context, starting_decoder, train
+from kilonova.train.run import train
 
 VOCAB_SIZE = 512
 
@@ -73,7 +74,7 @@ def recipe(root: Path, tokenizer: Path, distill: dict[str, Any] | None, name: st
 
 
 def objective_of(path: Path) -> DistillationObjective:
-    context = run_context(load_config(TrainRecipe, path))
+    context = language_context(load_config(TrainRecipe, path))
     return DistillationObjective(context, PlacedDecoder(starting_decoder(context), context.device, context.dtype))
 
 

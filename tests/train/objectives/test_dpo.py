@@ -15,16 +15,17 @@ from kilonova.core.config import parse_config
 from kilonova.core.errors import ConfigError, DataError
 from kilonova.data.preferences import make_pair_batch
 from kilonova.models.checkpoint import load_decoder, save_decoder
+from kilonova.train.language_run import language_context, starting_decoder
 from kilonova.train.objectives.dpo import DPOObjective, DPOSection, dpo_losses
 from kilonova.train.objectives.pairs import completion_log_probs
 from kilonova.train.objectives.reference import model_digest
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
-from kilonova.train.run import run_context, starting_decoder, train
+from kilonova.train.run import train
 
 
 def objective_of(tree: dict[str, Any]) -> DPOObjective:
-    context = run_context(parse_config(TrainRecipe, tree))
+    context = language_context(parse_config(TrainRecipe, tree))
     return DPOObjective(context, PlacedDecoder(starting_decoder(context), context.device, context.dtype))
 
 

@@ -15,11 +15,11 @@ from kilonova.models.checkpoint import load_decoder, save_decoder
 from kilonova.models.decoder.model import Decoder
 from kilonova.models.reward import RewardModel, save_reward_model
 from kilonova.train.build import build_objective
+from kilonova.train.language_run import language_context
 from kilonova.train.objectives.ppo import PPOObjective
 from kilonova.train.objectives.reinforcement import ReinforcementObjective
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
-from kilonova.train.run import run_context
 
 TEMPERATURE = 0.8
 MAX_NEW_TOKENS = 6
@@ -49,7 +49,7 @@ def make_objective(root: Path, model: Path, name: str, section: dict[str, Any]) 
         "dtype": "float32",
         "compile": False,
     }
-    context = run_context(parse_config(TrainRecipe, tree))
+    context = language_context(parse_config(TrainRecipe, tree))
     decoder = load_decoder(model, dtype=torch.float32)
     objective = build_objective(context, PlacedDecoder(decoder, context.device, context.dtype))
     assert isinstance(objective, ReinforcementObjective)

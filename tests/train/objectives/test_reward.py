@@ -14,14 +14,15 @@ from kilonova.core.errors import ConfigError
 from kilonova.data.preferences import make_pair_batch
 from kilonova.models.reward import load_reward_model, save_reward_model
 from kilonova.text.tokenizer import Tokenizer
+from kilonova.train.language_run import language_context, starting_decoder
 from kilonova.train.objectives.reward import RewardObjective, RewardSection, reward_losses
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
-from kilonova.train.run import run_context, starting_decoder, train
+from kilonova.train.run import train
 
 
 def objective_of(tree: dict[str, Any]) -> RewardObjective:
-    context = run_context(parse_config(TrainRecipe, tree))
+    context = language_context(parse_config(TrainRecipe, tree))
     return RewardObjective(context, PlacedDecoder(starting_decoder(context), context.device, context.dtype))
 
 

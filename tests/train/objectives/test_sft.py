@@ -11,10 +11,10 @@ import torch
 from kilonova.core.config import parse_config
 from kilonova.data.packing import make_batch
 from kilonova.text.chat_template import CHATML
+from kilonova.train.language_run import language_context, starting_decoder
 from kilonova.train.objectives.language_model import LanguageModelObjective
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
-from kilonova.train.run import run_context, starting_decoder
 
 WORDS = ("fox", "dog", "judge", "cat", "house", "river", "seven", "north")
 
@@ -72,7 +72,7 @@ def test_loss_and_gradients_are_trl_s(tiny_micro_directory: Path, tmp_path: Path
         "dtype": "float32",
         "compile": False,
     }
-    context = run_context(parse_config(TrainRecipe, tree))
+    context = language_context(parse_config(TrainRecipe, tree))
     model = PlacedDecoder(starting_decoder(context), context.device, context.dtype)
     objective = LanguageModelObjective(context, model, whole_documents=True)
     packed = context.rows(context.recipe.data.sources, whole_documents=True)

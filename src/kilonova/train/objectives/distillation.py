@@ -12,7 +12,7 @@ from kilonova.data.packing import Batch
 from kilonova.models.checkpoint import load_config, load_decoder
 from kilonova.nn.distillation import DistillationLoss, linear_distillation, linear_top_k_distillation
 from kilonova.text.tokenizer import Tokenizer
-from kilonova.train.context import RunContext
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.objective import Loss
 from kilonova.train.objectives.language_model import LanguageModelObjective
 from kilonova.train.objectives.teacher_targets import TeacherTargets
@@ -53,7 +53,7 @@ class DistillationObjective(LanguageModelObjective):
     The validation losses are those of the language model alone.
     """
 
-    def __init__(self, context: RunContext, model: PlacedDecoder) -> None:
+    def __init__(self, context: LanguageContext, model: PlacedDecoder) -> None:
         recipe, section = context.recipe, context.recipe.distill
         assert section is not None
         super().__init__(context, model, whole_documents=section.whole_documents)

@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 from kilonova.core.errors import ConfigError
 from kilonova.data.preferences import PairBatch, TokenizedPairs
 from kilonova.models.checkpoint import save_decoder
-from kilonova.train.context import RunContext
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.objective import Loss
 from kilonova.train.objectives.pairs import PairData, completion_lengths, completion_log_probs, pair_results
 from kilonova.train.objectives.reference import model_digest, reference_log_probs
@@ -104,7 +104,7 @@ class DPOObjective:
     one model.
     """
 
-    def __init__(self, context: RunContext, model: PlacedDecoder) -> None:
+    def __init__(self, context: LanguageContext, model: PlacedDecoder) -> None:
         recipe = context.recipe
         self.model = model
         self.trained: nn.Module = model.decoder
@@ -160,7 +160,9 @@ class DPOObjective:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
 
-    def _references(self, context: RunContext, digest: str, sources: Mapping[str, TokenizedPairs]) -> dict[str, Tensor]:
+    def _references(
+        self, context: LanguageContext, digest: str, sources: Mapping[str, TokenizedPairs]
+    ) -> dict[str, Tensor]:
         """Log-probabilities under the reference by source, zeros where the loss needs none."""
         if not self._section.has_reference:
             return {name: torch.zeros(len(pairs), 2) for name, pairs in sources.items()}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from kilonova.core.errors import ConfigError
-from kilonova.train.context import RunContext
 from kilonova.train.experience import ExperienceBatch, Rollout
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.objective import Loss
 from kilonova.train.objectives.advantages import GroupBaseline, group_advantages
 from kilonova.train.objectives.policy_loss import Aggregation, kl_estimate, policy_loss
@@ -51,7 +51,9 @@ class GRPOSection:
 class GRPOObjective(ReinforcementObjective):
     """The clipped policy loss under advantages relative to a group of answers, with a KL penalty in the loss."""
 
-    def __init__(self, context: RunContext, model: PlacedDecoder, generator: CompletionGenerator | None = None) -> None:
+    def __init__(
+        self, context: LanguageContext, model: PlacedDecoder, generator: CompletionGenerator | None = None
+    ) -> None:
         self.section = section = context.recipe.grpo or GRPOSection()
         self.trained = model.decoder
         super().__init__(

@@ -12,7 +12,7 @@ from kilonova.core.types import IGNORE_INDEX
 from kilonova.data.packing import Batch
 from kilonova.models.checkpoint import save_decoder
 from kilonova.train.batches import whole_batches
-from kilonova.train.context import RunContext
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.objective import Loss
 from kilonova.train.placed import PlacedDecoder
 
@@ -25,7 +25,7 @@ class LanguageModelObjective:
     Rows hold `whole_documents`, or sources cut end to end.
     """
 
-    def __init__(self, context: RunContext, model: PlacedDecoder, *, whole_documents: bool) -> None:
+    def __init__(self, context: LanguageContext, model: PlacedDecoder, *, whole_documents: bool) -> None:
         recipe = context.recipe
         rows = context.rows(recipe.data.sources, whole_documents=whole_documents, temperature=recipe.data.temperature)
         self.model = model

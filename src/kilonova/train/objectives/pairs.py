@@ -17,7 +17,7 @@ from kilonova.data.sources import Source
 from kilonova.data.tokens import tokenizer_fingerprint
 from kilonova.evals.metrics import bootstrap_mean
 from kilonova.nn.log_probs import sequence_log_probs, token_log_probs
-from kilonova.train.context import RunContext
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.parallel.sharding import fully_sharded_modules
 from kilonova.train.placed import PlacedDecoder
 
@@ -25,7 +25,7 @@ from kilonova.train.placed import PlacedDecoder
 class PairData:
     """A recipe's pairs, packed into rows: a mixture to train on, and each validation source by itself."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: LanguageContext) -> None:
         data = context.recipe.data
         for sources in (data.sources, data.validation):
             if len({source.name for source in sources}) < len(sources):

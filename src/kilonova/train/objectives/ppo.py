@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kilonova.core.errors import ConfigError
 from kilonova.models.reward import RewardModel
-from kilonova.train.context import RunContext
 from kilonova.train.experience import ExperienceBatch, Rollout
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.objective import Loss
 from kilonova.train.objectives.advantages import explained_variance, generalized_advantages, whiten
 from kilonova.train.objectives.policy_loss import (
@@ -72,7 +72,9 @@ class PPOSection:
 class PPOObjective(ReinforcementObjective):
     """Policy and value model, trained together; `trained` holds them as `policy` and `value`."""
 
-    def __init__(self, context: RunContext, model: PlacedDecoder, generator: CompletionGenerator | None = None) -> None:
+    def __init__(
+        self, context: LanguageContext, model: PlacedDecoder, generator: CompletionGenerator | None = None
+    ) -> None:
         self.section = section = context.recipe.ppo or PPOSection()
         super().__init__(
             context,

@@ -16,13 +16,13 @@ from kilonova.core.errors import DataError
 from kilonova.core.files import write_atomic
 from kilonova.core.progress import ProgressReporter
 from kilonova.data.preferences import TokenizedPairs
-from kilonova.train.context import RunContext
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.objectives.pairs import PairData, completion_log_probs, reshard
 from kilonova.train.placed import PlacedDecoder
 
 
 def reference_log_probs(
-    context: RunContext, model: PlacedDecoder, digest: str, data: PairData, name: str, pairs: TokenizedPairs
+    context: LanguageContext, model: PlacedDecoder, digest: str, data: PairData, name: str, pairs: TokenizedPairs
 ) -> Tensor:
     """Log-probabilities `[P, 2]` of the completions of one source under `model` as it is now, float32 on the CPU.
 

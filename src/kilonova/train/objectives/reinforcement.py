@@ -21,8 +21,8 @@ from kilonova.data.tokens import tokenizer_fingerprint
 from kilonova.models.checkpoint import save_decoder
 from kilonova.models.reward import RewardModel, load_reward_model
 from kilonova.nn.log_probs import token_log_probs
-from kilonova.train.context import RunContext
 from kilonova.train.experience import Experience, ExperienceBatch, Rollout, make_rollout
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.objective import Loss
 from kilonova.train.objectives.policy_loss import Aggregation, token_weights
 from kilonova.train.placed import PlacedDecoder
@@ -44,7 +44,7 @@ class ReinforcementObjective(ABC):
 
     def __init__(
         self,
-        context: RunContext,
+        context: LanguageContext,
         model: PlacedDecoder,
         section: RolloutSection,
         *,

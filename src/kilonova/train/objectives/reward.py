@@ -13,7 +13,7 @@ from torch.nn.functional import linear, logsigmoid
 from kilonova.core.errors import ConfigError
 from kilonova.data.preferences import PairBatch
 from kilonova.models.reward import RewardModel, last_positions, save_reward_model
-from kilonova.train.context import RunContext
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.objective import Loss
 from kilonova.train.objectives.pairs import PairData, completion_lengths, of_pairs, pair_results, reshard
 from kilonova.train.placed import PlacedDecoder
@@ -47,7 +47,7 @@ def reward_losses(section: RewardSection, rewards: Tensor, margins: Tensor, leng
 class RewardObjective:
     """The decoder's layers under a fresh scalar head, which learns to score chosen answers above rejected ones."""
 
-    def __init__(self, context: RunContext, model: PlacedDecoder) -> None:
+    def __init__(self, context: LanguageContext, model: PlacedDecoder) -> None:
         recipe = context.recipe
         if recipe.adapter is not None:
             raise ConfigError("adapter: not for a reward model, whose head is trained too")

@@ -21,7 +21,7 @@ from kilonova.core.types import IGNORE_INDEX
 from kilonova.data.packing import Batch
 from kilonova.models.checkpoint import load_config, load_decoder
 from kilonova.nn.distillation import top_k_log_probs
-from kilonova.train.context import RunContext
+from kilonova.train.language_context import LanguageContext
 from kilonova.train.placed import PlacedDecoder
 
 _ROWS_PER_FILE = 64
@@ -47,7 +47,7 @@ class TeacherTargets:
     log-probabilities in float16 (relative error of a probability p: at most |log p| / 2048).
     """
 
-    def __init__(self, context: RunContext, teacher: Path, top_k: int, temperature: float) -> None:
+    def __init__(self, context: LanguageContext, teacher: Path, top_k: int, temperature: float) -> None:
         identity = json.dumps([checkpoint_digest(teacher), top_k, temperature, str(context.dtype)])
         name = f"teacher-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         self.directory = Path(context.recipe.data.cache) / name
