@@ -16,6 +16,7 @@ FLOORS = {
     "recipes": 1,
     "models": 2,
     "engine": 3,
+    "studio": 3,
     "train": 4,
     "evals": 4,
     "serve": 5,

@@ -6,14 +6,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,6 +21,7 @@ from kilonova.models.decoder.config import DecoderConfig
 from kilonova.models.decoder.model import Decoder
 from kilonova.models.quantization.layout import is_unused, stored_tensors, written_tensors
 from kilonova.models.quantization.scheme import place_quantized_layers, read_quantization, write_quantization
+from kilonova.models.shards import MAX_SHARD_BYTES, listing, open_tensors, plan_shards, read_json
 from kilonova.nn.lora import LoRALinear
 from kilonova.nn.moe import SparseMoE
 from kilonova.nn.quantized import QuantizedLinear, num_quantized_weights
@@ -35,8 +34,6 @@ _EMBEDDING = "model.embed_tokens.weight"
 _OUTPUT = "lm_head.weight"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
-_HEADER_BYTES_PER_TENSOR = 256
-_NAMES_SHOWN = 5
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -67,7 +64,7 @@ class _Stored:
 def load_config(directory: str | Path) -> DecoderConfig:
     """The configuration in `directory/config.json`; CheckpointError without one, ConfigError for a bad one."""
     path = Path(directory) / _CONFIG
-    mapping = _read_json(path)
+    mapping = read_json(path)
     try:
         return DecoderConfig.from_hf(mapping)
     except ConfigError as error:
@@ -131,7 +128,7 @@ def verify_checkpoint(directory: str | Path) -> DecoderConfig:
 
 
 def save_decoder(
-    model: Decoder, directory: str | Path, max_shard_bytes: int = 16 * 2**20, dtype: torch.dtype | None = None
+    model: Decoder, directory: str | Path, max_shard_bytes: int = MAX_SHARD_BYTES, dtype: torch.dtype | None = None
 ) -> None:
     """Write `model` to `directory` in the Hugging Face layout of its configuration.
 
@@ -161,7 +158,7 @@ def write_model(
     tensors = {**dict(_stored_views(model)), **quantized}
     dtypes = {name: quantized[name].dtype if name in quantized else dtype for name in tensors}
     sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in tensors.items()}
-    shards = _plan_shards(sizes, max_shard_bytes)
+    shards = plan_shards(sizes, max_shard_bytes)
     with atomic_directory(directory) as temporary:
         if directory.is_dir():
             _keep_foreign_files(directory, temporary)
@@ -182,7 +179,7 @@ def write_model(
         _write_json(temporary / _CONFIG, written)
         if generation_config:
             generation = temporary / _GENERATION_CONFIG
-            kept = _read_json(generation) if generation.exists() else {}
+            kept = read_json(generation) if generation.exists() else {}
             _write_json(generation, {**kept, **generation_config})
 
 
@@ -204,9 +201,9 @@ def _inspect(
         if _EMBEDDING not in stored:
             del places[_EMBEDDING]
     problems = [
-        *_listing("missing", places.keys() - stored.keys()),
-        *_listing("unexpected", stored.keys() - places.keys()),
-        *_listing(
+        *listing("missing", places.keys() - stored.keys()),
+        *listing("unexpected", stored.keys() - places.keys()),
+        *listing(
             "of the wrong shape",
             (
                 f"{name} (is {list(stored[name].shape)}, config.json asks for {list(place.shape)})"
@@ -214,7 +211,7 @@ def _inspect(
                 if name in stored and stored[name].shape != place.shape
             ),
         ),
-        *_listing(
+        *listing(
             "of the wrong type",
             (
                 f"{name} (is {tensor.dtype}, not {' or '.join(places[name].dtypes)})"
@@ -247,7 +244,7 @@ def _places(model: nn.Module) -> dict[str, _Place]:
 def _quantized_places(directory: Path, model: nn.Module, stored: dict[str, _Stored]) -> dict[str, _Place]:
     """Where the tensors of quantised layers belong, which `model` now has; those without a use leave `stored`."""
     try:
-        quantization = read_quantization(_read_json(directory / _CONFIG))
+        quantization = read_quantization(read_json(directory / _CONFIG))
         schemes = {} if quantization is None else place_quantized_layers(model, quantization)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}") from error
@@ -288,22 +285,13 @@ def _expert_slices(owner: str, leaf: str, parameter: Tensor) -> Iterator[tuple[s
             yield f"{owner}.experts.{expert}.up_proj.weight", (expert, slice(half, 2 * half))
 
 
-def _listing(what: str, names: Iterable[str]) -> list[str]:
-    """A clause such as `missing: a, b and 3 more`, or nothing."""
-    names = sorted(names)
-    if not names:
-        return []
-    rest = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return [f"{what}: {', '.join(names[:_NAMES_SHOWN])}{rest}"]
-
-
 def _stored_tensors(directory: Path) -> Iterator[tuple[str, _Stored]]:
     """Every tensor that the safetensors headers of a directory announce."""
     if (directory / _WEIGHTS).is_file():
         weight_map = None
         files = [_WEIGHTS]
     elif (directory / _INDEX).is_file():
-        weight_map = _read_json(directory / _INDEX).get("weight_map")
+        weight_map = read_json(directory / _INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
             raise CheckpointError(f"{directory / _INDEX}: 'weight_map' is not a mapping of tensor names to file names")
         files = sorted(set(weight_map.values()))
@@ -312,10 +300,10 @@ def _stored_tensors(directory: Path) -> Iterator[tuple[str, _Stored]]:
     for file in files:
         if Path(file).name != file:
             raise CheckpointError(f"{directory / _INDEX}: shard {file!r} is not a plain file name")
-        with _opened(directory / file) as opened:
+        with open_tensors(directory / file) as opened:
             names = set(opened.keys())
             announced = names if weight_map is None else {name for name, at in weight_map.items() if at == file}
-            if absent := _listing("missing", announced - names):
+            if absent := listing("missing", announced - names):
                 raise CheckpointError(f"{directory / file}: {_INDEX} promises tensors it lacks; {absent[0]}")
             for name in sorted(announced):
                 header = opened.get_slice(name)
@@ -328,35 +316,9 @@ def _read_tensors(stored: Mapping[str, _Stored]) -> Iterator[tuple[str, Tensor]]
     for name, tensor in stored.items():
         by_file.setdefault(tensor.file, []).append(name)
     for file, names in by_file.items():
-        with _opened(file) as opened:
+        with open_tensors(file) as opened:
             for name in names:
                 yield name, opened.get_tensor(name)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    """A safetensors file, read rather than mapped, so that its pages do not add to the process's memory."""
-    try:
-        with safe_open(file, framework="pt", backend="pread") as opened:
-            yield opened
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: the file is missing") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: truncated or not a safetensors file: {error}") from error
-
-
-def _plan_shards(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
-    """Tensor names in order, cut so that each file with its header stays within `max_shard_bytes` if it can."""
-    shards: list[list[str]] = [[]]
-    used = _HEADER_BYTES_PER_TENSOR
-    for name, size in sizes.items():
-        size += _HEADER_BYTES_PER_TENSOR
-        if shards[-1] and used + size > max_shard_bytes:
-            shards.append([])
-            used = _HEADER_BYTES_PER_TENSOR
-        shards[-1].append(name)
-        used += size
-    return shards
 
 
 def _keep_foreign_files(old: Path, new: Path) -> None:
@@ -375,18 +337,6 @@ def _link_or_copy(source: str | Path, destination: str | Path) -> None:
         os.link(source, destination, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, destination, follow_symlinks=False)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: the file is missing") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: a JSON object is expected, not {type(value).__name__}")
-    return value
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

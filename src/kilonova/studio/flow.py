@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Prediction = Literal["v", "x"]
+from kilonova.models.backbone import Prediction
 
 # Nearer to the data than this, a velocity cannot be told from a prediction of the data.
 _MIN_TIMESTEP = 0.02

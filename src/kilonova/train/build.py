@@ -21,11 +21,15 @@ from kilonova.train.objectives.language_model import LanguageModelObjective
 from kilonova.train.objectives.ppo import PPOObjective
 from kilonova.train.objectives.reward import RewardObjective
 from kilonova.train.parallel.mesh import ParallelMesh
+from kilonova.train.pictures.autoencoder import AutoencoderObjective
+from kilonova.train.pictures.context import PictureContext
+from kilonova.train.pictures.flow import FlowObjective
+from kilonova.train.pictures.recipe import PictureRecipe
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
 from kilonova.train.run_recipe import RunRecipe
 
-_KINDS: tuple[type[RunRecipe], ...] = (TrainRecipe,)
+_KINDS: tuple[type[RunRecipe], ...] = (TrainRecipe, PictureRecipe)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunRecipe:
@@ -46,6 +50,10 @@ def build_run(
         case TrainRecipe():
             context = replace(language_context(recipe, mesh), ledger=ledger or Ledger(None))
             return context, build_objective(context, place_decoder(context))
+        case PictureRecipe():
+            pictures = replace(PictureContext.settle(recipe, mesh), ledger=ledger or Ledger(None))
+            objective = FlowObjective if recipe.objective == "flow" else AutoencoderObjective
+            return pictures, objective(pictures)
         case _:
             raise TypeError(f"no run is made of {type(recipe).__name__}")
 

@@ -47,6 +47,10 @@ class Objective(Protocol):
         """The differentiable loss of one micro-batch."""
         ...
 
+    def step_done(self) -> None:
+        """Take note that the optimiser has moved the weights."""
+        ...
+
     def evaluate(self) -> dict[str, float]:
         """Named results on held-out data, the same for every call on the same weights."""
         ...

@@ -154,6 +154,7 @@ class Trainer:
             return None
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.objective.step_done()
         return StepResult(means, grad_norm)
 
     def _advance(self) -> None:

@@ -10,11 +10,7 @@ import torch
 from torch import Tensor
 
 from kilonova.data.mixture import MixtureSampler, mixture_probabilities
-from kilonova.data.pictures.placement import over_colour, place
-from kilonova.data.pictures.sources import ParquetPictures
-
-# Of the pictures that have transparent parts, the share that is put in front of a colour.
-_COLOURED_SHARE = 0.5
+from kilonova.data.pictures.sources import Pictures
 
 
 @dataclass(frozen=True)
@@ -29,12 +25,12 @@ class PictureBatches:
     """The micro-batches of every step for one of `num_ranks` data-parallel ranks: a function of seed and step alone.
 
     A step's `batch_size` pictures have one size, which goes through `sizes` (width, height) in an order drawn by the
-    seed. Each is placed at random and, half of the time, in front of a random colour.
+    seed.
     """
 
     def __init__(
         self,
-        sources: Sequence[ParquetPictures],
+        sources: Sequence[Pictures],
         sizes: Sequence[tuple[int, int]],
         batch_size: int,
         micro_batch_size: int,
@@ -51,12 +47,12 @@ class PictureBatches:
         self._share = slice(rank, None, num_ranks)
         self._ends = np.cumsum([len(source) for source in sources])
         counts = [len(source) for source in sources]
-        weights = [source.source.weight for source in sources]
+        weights = [source.weight for source in sources]
         probabilities = mixture_probabilities(counts, weights, temperature=1.0)
         self._sampler = MixtureSampler(counts, probabilities, batch_size, seed)
 
     def __call__(self, step: int) -> list[PictureBatch]:
-        width, height = self._sizes[np.random.default_rng([self._seed, step]).integers(len(self._sizes))]
+        width, height = self._sizes[int(np.random.default_rng([self._seed, step]).integers(len(self._sizes)))]
         first = step * self._batch_size
         places = list(enumerate(self._sampler.indices(step), start=first))[self._share]
         pictures = [self._picture(row, position, width, height) for position, row in places]
@@ -68,20 +64,13 @@ class PictureBatches:
         number = int(np.searchsorted(self._ends, row, side="right"))
         source = self._sources[number]
         index = row - int(self._ends[number]) + len(source)
-        picture = place(source.picture(index), width, height, generator)
-        if generator.random() < _COLOURED_SHARE and picture[..., 3].min() < 255:
-            red, green, blue = generator.integers(256, size=3).tolist()
-            picture = over_colour(picture, (red, green, blue))
-        return picture, source.caption(index, generator)
+        return source.view(index, width, height, generator), source.caption(index, generator)
 
 
-def first_pictures(source: ParquetPictures, size: tuple[int, int], count: int) -> list[tuple[np.ndarray, str]]:
+def first_pictures(source: Pictures, size: tuple[int, int], count: int) -> list[tuple[np.ndarray, str]]:
     """The first pictures of a source as they are, with their captions, for evaluation."""
     generator = np.random.default_rng(0)
-    return [
-        (place(source.picture(index), *size), source.caption(index, generator))
-        for index in range(min(count, len(source)))
-    ]
+    return [(source.whole(index, *size), source.caption(index, generator)) for index in range(min(count, len(source)))]
 
 
 def to_batch(pictures: Sequence[tuple[np.ndarray, str]]) -> PictureBatch:

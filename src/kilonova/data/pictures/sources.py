@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from kilonova.core.errors import ConfigError, DataError
+from kilonova.data.pictures.placement import over_colour, place
 from kilonova.data.sources import row_text
+
+# Of the pictures that have transparent parts, the share that is put before a colour.
+_COLOURED_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,26 @@ class PictureSource:
             raise ConfigError(f"source {self.name!r}: captions: at least one template is needed")
 
 
+class Pictures(Protocol):
+    """Pictures, each uint8 RGBA `[height, width, 4]` at the size that is asked for, and a caption."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    def __len__(self) -> int: ...
+
+    def view(self, index: int, width: int, height: int, generator: np.random.Generator) -> np.ndarray: ...
+
+    def whole(self, index: int, width: int, height: int) -> np.ndarray: ...
+
+    def caption(self, index: int, generator: np.random.Generator) -> str: ...
+
+    def record(self) -> dict[str, Any]: ...
+
+
 class ParquetPictures:
     """The pictures of a `PictureSource`, encoded in memory and decoded when they are asked for.
 
@@ -57,12 +81,38 @@ class ParquetPictures:
             raise DataError(f"source {source.name!r}: no row of {self._path} is as `where` asks")
         self.caption(0, np.random.default_rng(0))
 
+    @property
+    def name(self) -> str:
+        """The source's name."""
+        return self.source.name
+
+    @property
+    def weight(self) -> float:
+        """The source's weight."""
+        return self.source.weight
+
     def __len__(self) -> int:
         return len(self._rows)
+
+    def record(self) -> dict[str, Any]:
+        """The source and how many pictures it has, for a model card."""
+        return asdict(self.source) | {"pictures": len(self)}
 
     def fields(self, index: int) -> Mapping[str, Any]:
         """The row's other columns."""
         return {name: value for name, value in self._rows[index].items() if name != self.source.image_column}
+
+    def view(self, index: int, width: int, height: int, generator: np.random.Generator) -> np.ndarray:
+        """The picture as a training step sees it: at a random place, and half of the time before a random colour."""
+        picture = place(self.picture(index), width, height, generator)
+        if generator.random() < _COLOURED_SHARE and picture[..., 3].min() < 255:
+            red, green, blue = generator.integers(256, size=3).tolist()
+            picture = over_colour(picture, (red, green, blue))
+        return picture
+
+    def whole(self, index: int, width: int, height: int) -> np.ndarray:
+        """The picture as it is, as large as fits."""
+        return place(self.picture(index), width, height)
 
     def picture(self, index: int) -> Image.Image:
         """The picture, in mode RGBA; DataError, which names the row, where it cannot be decoded."""

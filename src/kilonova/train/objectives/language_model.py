@@ -64,6 +64,9 @@ class LanguageModelObjective:
     def data_record(self) -> dict[str, Any]:
         return {"rows_in_one_pass": self._num_rows, "sources": self._context.sources_record()}
 
+    def step_done(self) -> None:
+        pass
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 

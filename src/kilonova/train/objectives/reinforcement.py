@@ -127,6 +127,9 @@ class ReinforcementObjective(ABC):
         sources = [asdict(source) | sizes[source.name] for source in self._context.recipe.data.sources]
         return {"rows_in_one_pass": len(self._prompts.prompts), "sources": sources}
 
+    def step_done(self) -> None:
+        return
+
     def state_dict(self) -> dict[str, Any]:
         experience = None if self._experience is None else self._experience.state_dict()
         return {"sizes": self._sizes(), "rollout": self._number, "experience": experience}

@@ -95,6 +95,9 @@ class RewardObjective:
     def data_record(self) -> dict[str, Any]:
         return self._data.record()
 
+    def step_done(self) -> None:
+        pass
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 

@@ -1,0 +1,1 @@
+"""Pictures with transparency to latents and back."""

@@ -1,0 +1,1 @@
+"""A diffusion transformer that attends to its text by cross-attention."""

@@ -1,0 +1,1 @@
+"""Text as states that pictures are made from."""

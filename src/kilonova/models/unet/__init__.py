@@ -1,0 +1,1 @@
+"""A convolutional UNet with transformers at its lower levels."""

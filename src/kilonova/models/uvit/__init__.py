@@ -1,0 +1,1 @@
+"""U-ViT: a transformer to which everything is a token."""
