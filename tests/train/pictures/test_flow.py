@@ -75,7 +75,7 @@ def recipe(tmp_path: Path, tiny_tokenizer_directory: Path) -> Path:
             "sources": [{**source, "where": {"split": ["train"]}}],
             "validation": [{**source, "name": "held-out", "where": {"split": ["eval"]}}],
         },
-        "optimizer": {"lr": 0.01},
+        "optimizer": {"name": "muon", "lr": 0.01, "muon_lr": 0.01},
         "steps": 60,
         "batch_size": 8,
         "micro_batch_size": 4,
