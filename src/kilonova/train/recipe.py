@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 from kilonova.core.errors import ConfigError
 from kilonova.data.sources import Source
@@ -110,5 +110,5 @@ class TrainRecipe(RunRecipe):
         sources = [(source.path, source.template, source.format, source.weight) for source in data.sources]
         return json.dumps([self.objective, sources, data.temperature, data.sequence_length, self.batch_size, self.seed])
 
-    def alone(self) -> Self:
-        return replace(super().alone(), memory="none", memory_budget=None)
+    def alone(self, **changes: Any) -> Self:
+        return super().alone(memory="none", memory_budget=None, **changes)

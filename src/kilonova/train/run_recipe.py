@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from kilonova.core.errors import ConfigError
 from kilonova.train.faults.section import FaultsSection
@@ -90,6 +90,6 @@ class RunRecipe(ABC):
     def order_of_data(self) -> str:
         """What decides which rows a step reads, as text: a run goes on only where it is the same."""
 
-    def alone(self) -> Self:
-        """The same run in one process on a CPU, not compiled."""
-        return replace(self, parallel=ParallelSection(), compile=False, device="cpu")
+    def alone(self, **changes: Any) -> Self:
+        """The same run in one process on a CPU, not compiled, with a kind's own `changes`."""
+        return replace(self, parallel=ParallelSection(), compile=False, device="cpu", **changes)

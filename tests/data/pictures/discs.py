@@ -28,6 +28,8 @@ def write_discs(path: Path) -> Path:
             "image": encoded(rgb),
             "name": name,
             "style": style,
+            "group": "shapes",
+            "keywords": "round, disc",
             "split": "eval" if (name, style) == ("blue", "plain") else "train",
         }
         for style in ("plain", "flat-3d")

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import huber_loss
 
-from kilonova.core.errors import DataError
+from kilonova.core.errors import ConfigError, DataError
 
 _HUBER_DELTA = 1e-3
 # Starting points, combined with each other: ln E, ln A, alpha, ln B, beta.
 _GRID = ((-1.0, 0.0, 1.0), (2.0, 6.0, 10.0), (0.2, 0.5), (2.0, 6.0, 10.0), (0.2, 0.5))
-_LBFGS_STEPS = 200
+# Where a search stays: few runs leave some coefficients open.
+_BOUNDS = ((-10.0, 10.0), (-10.0, 60.0), (0.0, 3.0), (-10.0, 60.0), (0.0, 3.0))
+_LBFGS_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def fit_scaling_law(points: Sequence[Point]) -> ScalingLaw:
     """
     if len(points) < 5 or len({p.parameters for p in points}) < 2 or len({p.tokens for p in points}) < 2:
         raise DataError("a scaling law needs at least 5 runs, of 2 sizes and 2 token counts")
-    starts = torch.tensor(list(itertools.product(*_GRID)), dtype=torch.float64)
+    starts = np.array(list(itertools.product(*_GRID)))
     errors, coefficients = _minimise(starts, points)
     best = coefficients[int(errors.argmin())]
     log_e, log_a, alpha, log_b, beta = best.tolist()
@@ -68,9 +67,8 @@ def fit_scaling_law(points: Sequence[Point]) -> ScalingLaw:
 def bootstrap_scaling_laws(points: Sequence[Point], law: ScalingLaw, samples: int, seed: int = 0) -> list[ScalingLaw]:
     """Laws fitted to resampled runs, each search started from `law`: their spread is the law's uncertainty."""
     generator = np.random.default_rng(seed)
-    start = torch.tensor(
-        [[np.log(law.irreducible), np.log(law.parameter_scale), law.alpha, np.log(law.token_scale), law.beta]],
-        dtype=torch.float64,
+    start = np.array(
+        [[np.log(law.irreducible), np.log(law.parameter_scale), law.alpha, np.log(law.token_scale), law.beta]]
     )
     laws: list[ScalingLaw] = []
     while len(laws) < samples:
@@ -82,29 +80,33 @@ def bootstrap_scaling_laws(points: Sequence[Point], law: ScalingLaw, samples: in
     return laws
 
 
-def _minimise(starts: Tensor, points: Sequence[Point]) -> tuple[Tensor, Tensor]:
+def _minimise(starts: np.ndarray, points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
     """Errors `[S]` and coefficients `[S, 5]` that a search from each of `starts` `[S, 5]` ends with."""
-    log_n = torch.tensor([p.parameters for p in points], dtype=torch.float64).log()
-    log_d = torch.tensor([p.tokens for p in points], dtype=torch.float64).log()
-    log_loss = torch.tensor([p.loss for p in points], dtype=torch.float64).log()
-    errors, found = [], []
-    for start in starts:
-        coefficients = start.clone().requires_grad_()
-        search = torch.optim.LBFGS([coefficients], max_iter=_LBFGS_STEPS, line_search_fn="strong_wolfe")
+    try:
+        from scipy.optimize import minimize
+    except ImportError as error:
+        raise ConfigError("scipy must be installed first: pip install 'kilonova[data]'") from error
+    log_n, log_d, log_loss = np.log([(p.parameters, p.tokens, p.loss) for p in points]).T
+    options = {"maxiter": _LBFGS_STEPS, "ftol": 1e-14, "gtol": 1e-10}
 
-        def error(coefficients: Tensor = coefficients) -> Tensor:
-            log_e, log_a, alpha, log_b, beta = coefficients
-            terms = torch.stack((log_a - alpha * log_n, log_b - beta * log_d, log_e.expand_as(log_n)))
-            return huber_loss(terms.logsumexp(0), log_loss, delta=_HUBER_DELTA, reduction="sum")
+    def error(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
+        """Huber's error, in units of its delta, and its gradient."""
+        log_e, log_a, alpha, log_b, beta = coefficients
+        terms = np.stack((log_a - alpha * log_n, log_b - beta * log_d, np.full_like(log_n, log_e)))
+        largest = terms.max(0)
+        shares = np.exp(terms - largest)
+        total = shares.sum(0)
+        shares /= total
+        residual = (largest + np.log(total) - log_loss) / _HUBER_DELTA
+        size = np.abs(residual)
+        value = np.where(size < 1, residual**2 / 2, size - 0.5).sum()
+        slope = np.clip(residual, -1, 1) / _HUBER_DELTA
+        by_a, by_b, by_e = shares * slope
+        return value, np.array([by_e.sum(), by_a.sum(), -(by_a @ log_n), by_b.sum(), -(by_b @ log_d)])
 
-        def closure(search: torch.optim.LBFGS = search) -> Tensor:
-            search.zero_grad()
-            value = error()
-            value.backward()
-            return value
-
-        search.step(closure)
-        final = error().detach()
-        errors.append(torch.where(final.isfinite(), final, torch.inf))
-        found.append(coefficients.detach())
-    return torch.stack(errors), torch.stack(found)
+    with np.errstate(over="ignore", invalid="ignore"):
+        searches = [
+            minimize(error, start, jac=True, method="L-BFGS-B", bounds=_BOUNDS, options=options) for start in starts
+        ]
+    errors = np.array([search.fun for search in searches])
+    return np.where(np.isfinite(errors), errors, np.inf), np.array([search.x for search in searches])

@@ -1,0 +1,39 @@
+"""Canvas's shipped recipes as they are, but for the sizes: each after the one it starts from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.data.pictures.discs import write_discs
+
+from kilonova.models.autoencoder.model import ImageAutoencoder
+from kilonova.models.components import load_folder
+from kilonova.train.run import train
+
+SIZE = ("steps=2", "batch_size=4", "micro_batch_size=2", "pictures.sizes=[[32, 32]]")
+FEW = ("pictures.validation_pictures=3", "evaluate_every=2", "schedule.warmup_steps=1")
+MACHINE = ("device=cpu", "dtype=float32", "compile=false", "threads=1")
+
+
+def test_the_stages_run_one_after_another(
+    tmp_path: Path, tiny_tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/image").mkdir(parents=True)
+    write_discs(Path("data/image/emoji_captions.parquet"))
+    shutil.copytree(tiny_tokenizer_directory, "runs/micro/tokenizer")
+    small = ("model.config.block_out_channels=[16, 32]", "model.config.refine_channels=8")
+    record = json.loads((train("canvas/autoencoder", [*SIZE, *FEW, *MACHINE, *small]) / "training.json").read_text())
+    assert record["validation_loss"].keys() == {"emoji-held-out PSNR", "world-held-out PSNR"}
+    narrow = ("model.config.hidden_size=32", "model.config.num_hidden_layers=3", "model.config.text_hidden_size=32")
+    narrow += ("flow.text_encoder.hidden_size=32", "flow.text_encoder.intermediate_size=64")
+    directory = train("canvas/flow", [*SIZE, *FEW, *MACHINE, *narrow])
+    parts = load_folder(directory)
+    assert isinstance(parts["vae"], ImageAutoencoder)
+    assert parts["vae"].config.latents_std is not None
+    record = json.loads((directory / "training.json").read_text())
+    assert record["validation_loss"].keys() == {"emoji-held-out", "world-held-out"}
+    assert [source["name"] for source in record["sources"]] == ["emoji", "world"]
