@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from kilonova.cli.data_world import world
 from kilonova.cli.extras import require_packages
 from kilonova.core.errors import ConfigError
 from kilonova.core.files import write_atomic
@@ -320,3 +321,6 @@ def distil(
             print(f"{report.refused} were refused; the last: {report.last_refusal}")
     if report.truncated or report.refused:
         raise typer.Exit(1)
+
+
+app.command(no_args_is_help=True)(world)

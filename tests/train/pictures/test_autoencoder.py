@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tests.data.pictures.discs import write_discs
+from tests.train.conftest import Ended
 
 from kilonova.core.errors import ConfigError, DataError
 from kilonova.models.autoencoder.alpha import premultiply
@@ -95,6 +97,16 @@ def test_gradients_are_those_of_the_whole_batch(recipe: Path) -> None:
         torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-5)
 
 
+def test_two_ranks_learn_what_one_learns(recipe: Path, tmp_path: Path, fork: Callable[..., list[Ended]]) -> None:
+    code = "import sys; from kilonova.train.supervisor import supervise; "
+    code += "supervise(sys.argv[1], [sys.argv[2], 'steps=4'], processes=2)"
+    (ended,) = fork(code, str(recipe), f"output={tmp_path / 'two'}")
+    assert ended.status == 0, ended.stderr
+    one = load_file(train(recipe, ["steps=4"]) / "diffusion_pytorch_model.safetensors")
+    for name, tensor in load_file(tmp_path / "two" / "model" / "diffusion_pytorch_model.safetensors").items():
+        torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-3)
+
+
 def test_a_run_that_was_cut_short_goes_on_to_the_same_bits(recipe: Path, tmp_path: Path) -> None:
     whole = load_file(train(recipe) / "diffusion_pytorch_model.safetensors")
     output = f"output={tmp_path / 'cut'}"
@@ -140,6 +152,7 @@ def test_the_ratio_it_reports_is_that_of_the_pictures(recipe: Path) -> None:
         ("pictures.sources.0.path=none.parquet", DataError, "no file"),
         ("model.config.latent_channel=3", ConfigError, "latent_channels"),
         ("data.sequence_length=3", ConfigError, "data"),
+        ("parallel.tensor=2", ConfigError, "parallel.tensor: .* give 1"),
     ],
 )
 def test_mistakes_are_named(recipe: Path, override: str, error: type[Exception], message: str) -> None:

@@ -104,6 +104,9 @@ class PictureRecipe(RunRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("tensor", "context", "expert"):
+            if getattr(self.parallel, name) != 1:
+                raise ConfigError(f"parallel.{name}: models of pictures are trained by data parallelism alone; give 1")
         if self.objective == "flow" and self.model.init_from is None:
             for name in ("autoencoder", "tokenizer"):
                 if getattr(self.flow, name) is None:
