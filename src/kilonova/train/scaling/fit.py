@@ -84,8 +84,8 @@ def _minimise(starts: np.ndarray, points: Sequence[Point]) -> tuple[np.ndarray, 
     """Errors `[S]` and coefficients `[S, 5]` that a search from each of `starts` `[S, 5]` ends with."""
     try:
         from scipy.optimize import minimize
-    except ImportError as error:
-        raise ConfigError("scipy must be installed first: pip install 'kilonova[data]'") from error
+    except ImportError as missing:
+        raise ConfigError("scipy must be installed first: pip install 'kilonova[data]'") from missing
     log_n, log_d, log_loss = np.log([(p.parameters, p.tokens, p.loss) for p in points]).T
     options = {"maxiter": _LBFGS_STEPS, "ftol": 1e-14, "gtol": 1e-10}
 
