@@ -84,9 +84,14 @@ def test_interrupt_stops_the_answer_and_keeps_the_conversation(
 
     conversation = Conversation(str(tiny_micro_directory), SamplingParams(max_tokens=200, temperature=0))
     output = InterruptingOutput()
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", output)
-        conversation.answer("hello")
+    # A shell that starts the tests in the background has them ignore it.
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", output)
+            conversation.answer("hello")
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     stopped = output.getvalue()
     assert "stopped after" in capsys.readouterr().err
 
