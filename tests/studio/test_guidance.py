@@ -35,7 +35,7 @@ def test_rescaling_gives_back_the_contrast_of_each_sample() -> None:
 
 def test_it_is_given_only_inside_its_interval() -> None:
     guidance = Guidance(cfg_scale=3.0, start=0.2, end=0.9)
-    assert [guidance.is_active(t) for t in (0.0, 0.19, 0.2, 0.5, 0.9, 1.0)] == [False, False, True, True, False, False]
+    assert [guidance.is_active(t) for t in (0.0, 0.19, 0.2, 0.9, 0.91, 1.0)] == [False, False, True, True, False, False]
     assert Guidance(cfg_scale=3.0).is_active(0.0)
     assert Guidance(cfg_scale=3.0).is_active(1.0)
     assert not Guidance().is_active(0.5)

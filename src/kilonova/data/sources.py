@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import zstandard
 
@@ -15,6 +15,19 @@ from kilonova.core.errors import ConfigError, DataError
 
 # Files compressed with zstd's --long need a window larger than the default limit.
 _MAX_ZSTD_WINDOW = 2**31
+
+
+class SourceFile(Protocol):
+    """A source of whatever kind that is a file below a root."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def origin(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -85,12 +98,14 @@ def conversation_text(messages: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(str(message.get("content") or "") for message in messages).strip()
 
 
-def resolve(source: Source, root: str | Path) -> Path:
+def resolve(source: SourceFile, root: str | Path) -> Path:
     """The source's file; `DataError` when it is not there."""
     path = Path(root) / source.path
     if not path.is_file():
         origin = f"; it comes from {source.origin}" if source.origin else ""
-        raise DataError(f"source {source.name!r}: no file {path} (set data.root to the folder that holds it{origin})")
+        raise DataError(
+            f"source {source.name!r}: no file {path} (the recipe's root is the folder that holds it{origin})"
+        )
     return path
 
 

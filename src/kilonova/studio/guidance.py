@@ -14,13 +14,13 @@ class Guidance:
     """How far, and when, a sample is pushed from what the model makes without the prompt towards what it makes with it.
 
     `cfg_scale` 1 stands for no push (arXiv 2207.12598, in the convention of diffusers). It is given only at times from
-    `start` (at least) to `end` (less than), 0 being data (arXiv 2404.07724), and `rescale` is the share to which the
+    `start` to `end`, 0 being data (arXiv 2404.07724), and `rescale` is the share to which the
     contrast it adds is taken back (arXiv 2305.08891, equations 15 and 16). Raises ConfigError for impossible values.
     """
 
     cfg_scale: float = 1.0
     start: float = 0.0
-    end: float = 1.0 + 1e-6
+    end: float = 1.0
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class Guidance:
 
     def is_active(self, timestep: float) -> bool:
         """Whether the model must be asked without the prompt too."""
-        return self.cfg_scale > 1 and self.start <= timestep < self.end
+        return self.cfg_scale > 1 and self.start <= timestep <= self.end
 
     def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
         """The guided velocity of two `[B, ...]`."""

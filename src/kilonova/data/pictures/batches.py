@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from kilonova.data.mixture import MixtureSampler, mixture_probabilities
-from kilonova.data.pictures.sources import Pictures
+from kilonova.data.pictures.sources import ParquetPictures
+from kilonova.data.pictures.world import WorldPictures
+
+Pictures = ParquetPictures | WorldPictures
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class PictureBatches:
         self._share = slice(rank, None, num_ranks)
         self._ends = np.cumsum([len(source) for source in sources])
         counts = [len(source) for source in sources]
-        weights = [source.weight for source in sources]
+        weights = [source.source.weight for source in sources]
         probabilities = mixture_probabilities(counts, weights, temperature=1.0)
         self._sampler = MixtureSampler(counts, probabilities, batch_size, seed)
 
@@ -64,13 +67,13 @@ class PictureBatches:
         number = int(np.searchsorted(self._ends, row, side="right"))
         source = self._sources[number]
         index = row - int(self._ends[number]) + len(source)
-        return source.view(index, width, height, generator), source.caption(index, generator)
+        return source.view(index, width, height, generator)
 
 
 def first_pictures(source: Pictures, size: tuple[int, int], count: int) -> list[tuple[np.ndarray, str]]:
     """The first pictures of a source as they are, with their captions, for evaluation."""
     generator = np.random.default_rng(0)
-    return [(source.whole(index, *size), source.caption(index, generator)) for index in range(min(count, len(source)))]
+    return [source.whole(index, *size, generator) for index in range(min(count, len(source)))]
 
 
 def to_batch(pictures: Sequence[tuple[np.ndarray, str]]) -> PictureBatch:

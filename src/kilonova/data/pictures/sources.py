@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from kilonova.core.errors import ConfigError, DataError
 from kilonova.data.pictures.placement import over_colour, place
-from kilonova.data.sources import row_text
+from kilonova.data.sources import resolve, row_text
 
 # Of the pictures that have transparent parts, the share that is put before a colour.
 _COLOURED_SHARE = 0.5
@@ -47,26 +47,6 @@ class PictureSource:
             raise ConfigError(f"source {self.name!r}: captions: at least one template is needed")
 
 
-class Pictures(Protocol):
-    """Pictures, each uint8 RGBA `[height, width, 4]` at the size that is asked for, and a caption."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def weight(self) -> float: ...
-
-    def __len__(self) -> int: ...
-
-    def view(self, index: int, width: int, height: int, generator: np.random.Generator) -> np.ndarray: ...
-
-    def whole(self, index: int, width: int, height: int) -> np.ndarray: ...
-
-    def caption(self, index: int, generator: np.random.Generator) -> str: ...
-
-    def record(self) -> dict[str, Any]: ...
-
-
 class ParquetPictures:
     """The pictures of a `PictureSource`, encoded in memory and decoded when they are asked for.
 
@@ -75,44 +55,33 @@ class ParquetPictures:
 
     def __init__(self, source: PictureSource, root: str | Path) -> None:
         self.source = source
-        self._path = Path(root) / source.path
+        self._path = resolve(source, root)
         self._rows = _read(source, self._path)
         if not self._rows:
             raise DataError(f"source {source.name!r}: no row of {self._path} is as `where` asks")
         self.caption(0, np.random.default_rng(0))
 
-    @property
-    def name(self) -> str:
-        """The source's name."""
-        return self.source.name
-
-    @property
-    def weight(self) -> float:
-        """The source's weight."""
-        return self.source.weight
-
     def __len__(self) -> int:
         return len(self._rows)
-
-    def record(self) -> dict[str, Any]:
-        """The source and how many pictures it has, for a model card."""
-        return asdict(self.source) | {"pictures": len(self)}
 
     def fields(self, index: int) -> Mapping[str, Any]:
         """The row's other columns."""
         return {name: value for name, value in self._rows[index].items() if name != self.source.image_column}
 
-    def view(self, index: int, width: int, height: int, generator: np.random.Generator) -> np.ndarray:
-        """The picture as a training step sees it: at a random place, and half of the time before a random colour."""
+    def view(self, index: int, width: int, height: int, generator: np.random.Generator) -> tuple[np.ndarray, str]:
+        """A picture as a training step sees it, uint8 RGBA `[height, width, 4]`, and a caption.
+
+        It is at a random place and, half of the time, before a random colour.
+        """
         picture = place(self.picture(index), width, height, generator)
         if generator.random() < _COLOURED_SHARE and picture[..., 3].min() < 255:
             red, green, blue = generator.integers(256, size=3).tolist()
             picture = over_colour(picture, (red, green, blue))
-        return picture
+        return picture, self.caption(index, generator)
 
-    def whole(self, index: int, width: int, height: int) -> np.ndarray:
-        """The picture as it is, as large as fits."""
-        return place(self.picture(index), width, height)
+    def whole(self, index: int, width: int, height: int, generator: np.random.Generator) -> tuple[np.ndarray, str]:
+        """The picture as it is, as large as fits, and a caption."""
+        return place(self.picture(index), width, height), self.caption(index, generator)
 
     def picture(self, index: int) -> Image.Image:
         """The picture, in mode RGBA; DataError, which names the row, where it cannot be decoded."""
@@ -140,9 +109,6 @@ def _read(source: PictureSource, path: Path) -> list[dict[str, Any]]:
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError("pyarrow must be installed first: pip install 'kilonova[data]'") from error
-    if not path.is_file():
-        origin = f"; it comes from {source.origin}" if source.origin else ""
-        raise DataError(f"source {source.name!r}: no file {path} (set data root to the folder that holds it{origin})")
     filters = [(column, "in", list(values)) for column, values in source.where.items()]
     try:
         columns = pyarrow.parquet.read_schema(path).names

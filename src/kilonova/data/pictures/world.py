@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -43,16 +42,6 @@ class WorldPictures:
     def __init__(self, source: WorldSource) -> None:
         self.source = source
 
-    @property
-    def name(self) -> str:
-        """The source's name."""
-        return self.source.name
-
-    @property
-    def weight(self) -> float:
-        """The source's weight."""
-        return self.source.weight
-
     def __len__(self) -> int:
         return self.source.scenes
 
@@ -60,19 +49,10 @@ class WorldPictures:
         """The scene, the same for every call."""
         return sample_scene((self.source.seed, index), self.source.sampling)
 
-    def view(self, index: int, width: int, height: int, generator: np.random.Generator) -> np.ndarray:
-        """The picture, in which nothing is left to chance."""
-        return self.whole(index, width, height)
-
-    def whole(self, index: int, width: int, height: int) -> np.ndarray:
-        """The picture: uint8 RGBA `[height, width, 4]`."""
-        return render(self.scene(index), (width, height)).image
-
-    def caption(self, index: int, generator: np.random.Generator) -> str:
-        """One of the ways to tell of the scene."""
+    def whole(self, index: int, width: int, height: int, generator: np.random.Generator) -> tuple[np.ndarray, str]:
+        """The picture, uint8 RGBA `[height, width, 4]`, and one of the ways to tell of it."""
+        scene = self.scene(index)
         tell = long_caption if generator.random() < self.source.long_captions else short_caption
-        return tell(self.scene(index), generator).text
+        return render(scene, (width, height)).image, tell(scene, generator).text
 
-    def record(self) -> dict[str, Any]:
-        """The source and how many pictures it has, for a model card."""
-        return asdict(self.source) | {"pictures": len(self)}
+    view = whole

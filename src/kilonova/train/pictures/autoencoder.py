@@ -90,7 +90,7 @@ class AutoencoderObjective:
         pass
 
     def data_record(self) -> dict[str, Any]:
-        return {}
+        return self._context.pictures_record()
 
     def state_dict(self) -> dict[str, Any]:
         return {}

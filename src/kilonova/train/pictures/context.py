@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from kilonova.data.pictures.batches import PictureBatch, PictureBatches, first_pictures, to_batch
-from kilonova.data.pictures.sources import ParquetPictures, Pictures, PictureSource
+from kilonova.data.pictures.batches import PictureBatch, PictureBatches, Pictures, first_pictures, to_batch
+from kilonova.data.pictures.sources import ParquetPictures, PictureSource
 from kilonova.data.pictures.world import WorldPictures, WorldSource
 from kilonova.train.context import RunContext
-from kilonova.train.objective import Objective
 from kilonova.train.pictures.recipe import PictureRecipe
 
 
@@ -43,19 +42,22 @@ class PictureContext(RunContext):
         for source in self._read(pictures.validation, pictures.validation_worlds):
             found = first_pictures(source, pictures.sizes[0], pictures.validation_pictures)
             parts = [found[start : start + size] for start in range(0, len(found), size)]
-            result[source.name] = [to_batch(part) for part in parts]
+            result[source.source.name] = [to_batch(part) for part in parts]
         return result
 
     def autocast(self) -> AbstractContextManager[object]:
         """The number format of the run, for the arithmetic of networks."""
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
 
-    def record(self, objective: Objective) -> dict[str, Any]:
-        """Sizes of pictures, and the sources with the number of theirs."""
+    def pictures_record(self) -> dict[str, Any]:
+        """Sizes of pictures, and the sources with the number of theirs, for the model card."""
         pictures = self.recipe.pictures
         return {
             "sizes": [list(size) for size in pictures.sizes],
-            "sources": [source.record() for source in self._read(pictures.sources, pictures.worlds)],
+            "sources": [
+                asdict(source.source) | {"pictures": len(source)}
+                for source in self._read(pictures.sources, pictures.worlds)
+            ],
         }
 
     def _read(self, sources: Iterable[PictureSource], worlds: Iterable[WorldSource]) -> list[Pictures]:

@@ -129,7 +129,7 @@ class FlowObjective:
             save_folder(components, directory, PIPELINE_CLASS, dtype=dtype)
 
     def data_record(self) -> dict[str, Any]:
-        return {}
+        return self._context.pictures_record()
 
     def state_dict(self) -> dict[str, Any]:
         return {}
