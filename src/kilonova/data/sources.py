@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import zstandard
 
@@ -18,7 +18,9 @@ _MAX_ZSTD_WINDOW = 2**31
 
 
 class SourceFile(Protocol):
-    """A source of whatever kind that is a file below a root."""
+    """A source of whatever kind that is a file below a root; `root_setting` is what a recipe calls that root."""
+
+    root_setting: ClassVar[str]
 
     @property
     def name(self) -> str: ...
@@ -42,6 +44,8 @@ class Source:
     in one pass over the mixture: 0.5 takes half of it, 3 repeats it three times. `origin` and `licence` go into the
     model card.
     """
+
+    root_setting: ClassVar[str] = "data.root"
 
     name: str
     path: str
@@ -104,7 +108,7 @@ def resolve(source: SourceFile, root: str | Path) -> Path:
     if not path.is_file():
         origin = f"; it comes from {source.origin}" if source.origin else ""
         raise DataError(
-            f"source {source.name!r}: no file {path} (the recipe's root is the folder that holds it{origin})"
+            f"source {source.name!r}: no file {path} ({source.root_setting} is the folder that holds it{origin})"
         )
     return path
 

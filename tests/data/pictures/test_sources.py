@@ -52,7 +52,7 @@ def test_what_is_not_there_is_named(discs: Path, options: dict[str, object], mes
 
 
 def test_files_that_are_not_there_or_not_parquet_are_named(discs: Path) -> None:
-    with pytest.raises(DataError, match=r"no file .*other\.parquet"):
+    with pytest.raises(DataError, match=r"no file .*other\.parquet.*pictures\.root"):
         ParquetPictures(source_of(discs.with_name("other.parquet")), discs.parent)
     discs.write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match="not a readable Parquet file"):

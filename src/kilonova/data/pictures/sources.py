@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,8 @@ class PictureSource:
     column, what a value is called in them. Pictures are drawn from the sources in proportion to `weight` times their
     number. `origin` and `licence` go into the model card.
     """
+
+    root_setting: ClassVar[str] = "pictures.root"
 
     name: str
     path: str
