@@ -48,7 +48,7 @@ def test_prediction_and_simulation_agree(goodput: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_a_disturbed_run_ends_as_a_calm_one(tiny_micro_directory: Path) -> None:
-    settings = {"minutes": 0.5, "mean-minutes": 0.12, "checkpoint-every": 5}
+    settings = {"minutes": 0.3, "mean-minutes": 0.08, "checkpoint-every": 5}
     report = run(
         "goodput.py", "--model", str(tiny_micro_directory), *(f"--{name}={value}" for name, value in settings.items())
     )

@@ -95,7 +95,6 @@ def test_a_run_can_go_on_and_be_exported_under_another_policy(recipe: Callable[.
 def test_compiled_runs_learn_the_same(recipe: Callable[..., Path], tmp_path: Path) -> None:
     expected = train(recipe("plain", "qwen3"))
     for name, changes in {
-        "ssc": {"memory": "ssc"},
         "ssc8": {"memory": "ssc8"},
         "budget": {"memory": "budget", "memory_budget": 0.5},
     }.items():
