@@ -13,6 +13,7 @@ FLOORS = {
     "nn": 1,
     "text": 1,
     "data": 1,
+    "media": 1,
     "recipes": 1,
     "models": 2,
     "engine": 3,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny_canvas import write_tiny_canvas
 
 from kilonova.core.errors import CheckpointError, ConfigError, ModelNotFound
 from kilonova.models.adapter import AdapterConfig, attach_adapter, save_adapter
@@ -55,6 +56,19 @@ def test_a_name_is_imported_once(source, tmp_path):
     with pytest.raises(ModelNotFound, match="no imported model 'mine'"):
         remove_model("mine", home=home)
     import_model("mine", source, link=True, home=home)
+
+
+def test_a_picture_model_is_imported_and_exported_with_all_its_folders(tmp_path):
+    source, home = write_tiny_canvas(tmp_path / "source"), tmp_path / "home"
+    entry = import_model("painter", source, home=home)
+    assert entry.output_modalities == ("image",)
+    export_model(entry, tmp_path / "exported")
+    files = {file.relative_to(source): file.read_bytes() for file in source.rglob("*") if file.is_file()}
+    for copy in (entry.directory, tmp_path / "exported"):
+        assert {file.relative_to(copy): file.read_bytes() for file in copy.rglob("*") if file.is_file()} == files
+    (source / "vae/config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="vae"):
+        import_model("broken", source, home=home)
 
 
 def test_broken_checkpoints_are_not_imported(source, tmp_path):

@@ -229,3 +229,17 @@ def test_adapters_that_cannot_be_used(home, tmp_path):
         Registry(adapters={"mine": ("small", tmp_path)}, home=home)
     with pytest.raises(ConfigError, match="not allowed"):
         Registry(adapters={"a b": ("small", path)}, home=home)
+
+
+def test_a_folder_of_components_makes_pictures(home: Path, tmp_path: Path) -> None:
+    canvas = tmp_path / "weights" / "canvas"
+    canvas.mkdir()
+    (canvas / "model_index.json").write_text("{}")
+    (canvas / "kilonova.toml").write_text('name = "canvas"\naliases = ["acme.canvas-v1:0"]\n')
+    known = Registry(home=home)
+    assert [entry.name for entry in known.entries()] == ["orion-small", "canvas"]
+    entry = known.get("acme.canvas-v1:0")
+    assert entry.makes_pictures
+    assert (entry.input_modalities, entry.output_modalities) == (("text", "image"), ("image",))
+    assert (entry.context_length, entry.max_output_tokens) == (0, 0)
+    assert not known.get("orion-small").makes_pictures

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tests.data.pictures.discs import write_discs
 
 from kilonova.models.autoencoder.model import ImageAutoencoder
 from kilonova.models.components import load_folder
+from kilonova.studio.settings import SamplingSettings
+from kilonova.studio.tasks import Style
 from kilonova.train.run import train
 
 SIZE = ("steps=2", "batch_size=4", "micro_batch_size=2", "pictures.sizes=[[32, 32]]")
@@ -31,9 +34,17 @@ def test_the_stages_run_one_after_another(
     narrow = ("model.config.hidden_size=32", "model.config.num_hidden_layers=3", "model.config.text_hidden_size=32")
     narrow += ("flow.text_encoder.hidden_size=32", "flow.text_encoder.intermediate_size=64")
     directory = train("canvas/flow", [*SIZE, *FEW, *MACHINE, *narrow])
+    few = ("pictures.worlds.0.scenes=2", "pictures.dolls.0.dolls=2", "flow.views=1")
+    few += ("flow.text_encoder.num_attention_heads=4",)
+    gpu = train("canvas/flow-gpu", [*SIZE, *FEW, *MACHINE, *narrow, *few])
+    assert load_folder(gpu)["scheduler"] == load_folder(directory)["scheduler"]
+    assert len(list(Path("runs/canvas/latents").iterdir())) == 3
     parts = load_folder(directory)
     assert isinstance(parts["vae"], ImageAutoencoder)
     assert parts["vae"].config.latents_std is not None
     record = json.loads((directory / "training.json").read_text())
     assert record["validation_loss"].keys() == {"emoji-held-out", "world-held-out"}
-    assert [source["name"] for source in record["sources"]] == ["emoji", "world"]
+    assert [source["name"] for source in record["sources"]] == ["emoji", "world", "dolls"]
+    settings = SamplingSettings.from_dict(parts["scheduler"], "scheduler_config.json")
+    assert settings.styles.keys() == set(get_args(Style))
+    assert settings.few_step

@@ -214,6 +214,7 @@ class ScriptedModels:
         return {self._entry.name: {"loaded": True, "running": len(self._engine.running), "waiting": 0}}
 
     engines: Mapping[str, Any] = {}
+    studios: Mapping[str, Any] = {}
     restarts: Mapping[str, int] = {}
     down: Sequence[str] = ()
 

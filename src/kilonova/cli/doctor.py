@@ -183,7 +183,6 @@ def _port() -> tuple[Status, str]:
 
 def _weights(imported: Path) -> Iterator[Check]:
     """One check a model: its files are there and load."""
-    from kilonova.models.checkpoint import load_decoder
     from kilonova.models.registry import Registry
 
     registry = Registry(home=imported)
@@ -197,12 +196,20 @@ def _weights(imported: Path) -> Iterator[Check]:
             yield _run(f"weights of {entry.name}", partial(_fits, entry.directory, registry.get(entry.base).directory))
             continue
 
-        def load(directory: Path = entry.directory) -> tuple[Status, str]:
-            size = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
-            parameters = sum(parameter.numel() for parameter in load_decoder(directory).parameters())
-            return "ok", f"{parameters / 1e6:.1f} M parameters, {size / 2**20:.0f} MiB, loads"
+        yield _run(f"weights of {entry.name}", partial(_loads, entry.directory, entry.makes_pictures))
 
-        yield _run(f"weights of {entry.name}", load)
+
+def _loads(directory: Path, makes_pictures: bool) -> tuple[Status, str]:
+    size = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    if makes_pictures:
+        from kilonova.studio.loading import load_canvas
+
+        load_canvas(directory)
+        return "ok", f"{size / 2**20:.0f} MiB, loads"
+    from kilonova.models.checkpoint import load_decoder
+
+    parameters = sum(parameter.numel() for parameter in load_decoder(directory).parameters())
+    return "ok", f"{parameters / 1e6:.1f} M parameters, {size / 2**20:.0f} MiB, loads"
 
 
 def _fits(adapter: Path, base: Path) -> tuple[Status, str]:

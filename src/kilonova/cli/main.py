@@ -17,6 +17,7 @@ from kilonova.core.errors import ConfigError, InvalidRequest, KilonovaError, Mod
 VERBS = (
     "serve",
     "chat",
+    "image",
     "train",
     "tokenizer",
     "models",

@@ -55,7 +55,7 @@ def list_models(
             f"adapter of {entry.base}" if entry.base else "\n".join(entry.aliases),
             ", ".join(entry.input_modalities),
             ", ".join(entry.output_modalities),
-            str(entry.context_length),
+            str(entry.context_length or ""),
             f"{row['bytes'] / 2**20:.0f} MiB",
             str(entry.directory),
         )
@@ -66,7 +66,9 @@ def list_models(
 
 @app.command("import")
 def import_(
-    directory: Annotated[Path, typer.Argument(help="A Hugging Face checkpoint, or a PEFT adapter (LoRA).")],
+    directory: Annotated[
+        Path, typer.Argument(help="A Hugging Face checkpoint, PEFT adapter (LoRA) or diffusers folder.")
+    ],
     name: Annotated[str | None, typer.Option(help="Name to know it by; the directory's unless given.")] = None,
     link: Annotated[bool, typer.Option("--link", help="Refer to the files where they are; do not copy them.")] = False,
     base: Annotated[
@@ -181,6 +183,6 @@ def _describe(entry: ModelEntry) -> dict[str, Any]:
         "context_length": entry.context_length,
         "max_output_tokens": entry.max_output_tokens,
         "created": entry.created.isoformat(),
-        "bytes": sum(file.stat().st_size for file in entry.directory.iterdir() if file.is_file()),
+        "bytes": sum(file.stat().st_size for file in entry.directory.rglob("*") if file.is_file()),
         "directory": str(entry.directory),
     }

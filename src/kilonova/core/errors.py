@@ -38,6 +38,10 @@ class ModelNotFound(KilonovaError):
     """No model answers to this name."""
 
 
+class UnsuitableModel(KilonovaError):
+    """There is such a model, and it does not do this: it makes pictures, or it makes none."""
+
+
 class Unauthenticated(KilonovaError):
     """The request carries no credentials that are known here."""
 
@@ -64,6 +68,10 @@ class Unavailable(KilonovaError):
 
 class RequestTimeout(KilonovaError):
     """The request took longer than the server allows."""
+
+
+class Cancelled(KilonovaError):
+    """The caller gave the work up before it was done."""
 
 
 class Throttled(KilonovaError):

@@ -14,9 +14,13 @@ from kilonova.core.errors import CheckpointError, ConfigError, nearest
 from kilonova.core.files import atomic_directory
 from kilonova.models.autoencoder.config import ImageAutoencoderConfig
 from kilonova.models.autoencoder.model import ImageAutoencoder
+from kilonova.models.classifier.config import AttributeClassifierConfig
+from kilonova.models.classifier.model import AttributeClassifier
 from kilonova.models.component_config import ComponentConfig
 from kilonova.models.dit.config import DiTConfig
 from kilonova.models.dit.model import DiT
+from kilonova.models.segmenter.config import MixedQuerySegmenterConfig
+from kilonova.models.segmenter.model import MixedQuerySegmenter
 from kilonova.models.shards import MAX_SHARD_BYTES, listing, read_json, read_tensors, tensor_shapes, write_tensors
 from kilonova.models.text_encoder.config import TextTransformerConfig
 from kilonova.models.text_encoder.model import TextTransformer
@@ -39,6 +43,8 @@ _COMPONENTS: dict[str, tuple[type[ComponentConfig], type[nn.Module]]] = {
     "UNet": (UNetConfig, UNet),
     "ImageAutoencoder": (ImageAutoencoderConfig, ImageAutoencoder),
     "TextTransformer": (TextTransformerConfig, TextTransformer),
+    "AttributeClassifier": (AttributeClassifierConfig, AttributeClassifier),
+    "MixedQuerySegmenter": (MixedQuerySegmenterConfig, MixedQuerySegmenter),
 }
 
 
@@ -123,6 +129,11 @@ def save_folder(
                 _write_json(folder / _SCHEDULER_CONFIG, component)
                 index[name] = [_LIBRARY, str(component[_CLASS_NAME])]
         _write_json(temporary / INDEX_FILE, index)
+
+
+def is_own_folder(index: Mapping[str, Any]) -> bool:
+    """Whether a parsed `model_index.json` is one that `save_folder` wrote, rather than another library's."""
+    return all(entry[:1] == [_LIBRARY] for entry in index.values() if isinstance(entry, list))
 
 
 def load_folder(

@@ -24,8 +24,9 @@ class ControlType(IntEnum):
 class Condition:
     """Optional parts, each for a whole batch; members of a part come together, else ConfigError.
 
-    **Inpainting**: `mask` `[B, 1, h, w]`, 1 where the picture is to be made and 0 where it is kept, and
-    `masked_latents` `[B, C, h, w]`, of which only what is kept counts. A mask of ones is as good as none.
+    **Inpainting**: `mask` `[B, 1, h, w]`, the share of each latent's pixels that is to be made, and `masked_latents`
+    `[B, C, h, w]` of the picture with those pixels transparent, which count as far as they are kept
+    (`data.pictures.masking`). A mask of ones is as good as none.
     **Control**: latents `control` `[B, C, h, w]` of a picture of the type `control_type` `[B]` (int64, `ControlType`),
     heeded as far as `control_strength` `[B]` in [0, 1] says; strength 0 or type `NONE` is as good as none.
     **Palette**: `palette` `[B, N, 3]`, colours in CIELAB, of which `palette_mask` `[B, N]` (bool) are there.

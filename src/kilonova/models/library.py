@@ -9,7 +9,16 @@ from pathlib import Path
 from kilonova.core.errors import ConfigError, ModelNotFound
 from kilonova.core.files import atomic_directory, write_atomic
 from kilonova.models.companions import check_new
-from kilonova.models.registry import METADATA_FILE, ModelEntry, Registry, check_name, is_adapter, models_home
+from kilonova.models.registry import (
+    METADATA_FILE,
+    PIPELINE_FILE,
+    ModelEntry,
+    Registry,
+    check_name,
+    is_adapter,
+    models_home,
+)
+from kilonova.models.shards import read_json
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "NOTICE*", METADATA_FILE)
 
@@ -17,14 +26,12 @@ _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.md"
 def import_model(
     name: str, source: str | Path, *, link: bool = False, base: str = "", home: Path | None = None
 ) -> ModelEntry:
-    """Make the Hugging Face or PEFT directory `source` known as `name` in every later run.
+    """Make a Hugging Face or PEFT directory, or a folder of components, known as `name` in later runs.
 
     Its files are copied, or with `link` referred to where they are. The checkpoint is checked first, down to names
-    and shapes of its tensors; a name already imported is a `ConfigError`. `base` is the name of the model that an
+    and shapes of its tensors where they are in a layout of ours; a name already imported is a `ConfigError`. `base` is the name of the model that an
     adapter belongs to, where `source` does not tell.
     """
-    from kilonova.models.checkpoint import verify_checkpoint
-
     source = Path(source).expanduser().resolve()
     destination = (home or models_home()) / check_name(name)
     if destination.exists() or destination.is_symlink():
@@ -33,14 +40,14 @@ def import_model(
         return _import_adapter(name, source, destination, link, base)
     if base:
         raise ConfigError(f"{source} is a whole model, which has no base")
-    verify_checkpoint(source)
+    _verify(source)
     ModelEntry.from_directory(source, name=name)
     _place(source, destination, link)
     return ModelEntry.from_directory(destination, name=name)
 
 
 def export_model(entry: ModelEntry, destination: str | Path) -> None:
-    """Write `entry` as a Hugging Face directory to `destination`, which must not exist or be empty."""
+    """Write the directory of `entry` to `destination`, which must not exist or be empty."""
     destination = Path(destination).expanduser().resolve()
     check_new(destination)
     _copy_model(entry.directory, destination)
@@ -76,6 +83,18 @@ def _import_adapter(name: str, source: Path, destination: Path, link: bool, base
     return registry.adapter_entry(destination, name, base)
 
 
+def _verify(source: Path) -> None:
+    if not (source / PIPELINE_FILE).is_file():
+        from kilonova.models.checkpoint import verify_checkpoint
+
+        verify_checkpoint(source)
+        return
+    from kilonova.models.components import is_own_folder, load_folder
+
+    if is_own_folder(read_json(source / PIPELINE_FILE)):
+        load_folder(source)
+
+
 def _place(source: Path, destination: Path, link: bool) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     if link:
@@ -85,7 +104,10 @@ def _place(source: Path, destination: Path, link: bool) -> None:
 
 
 def _copy_model(source: Path, destination: Path) -> None:
-    files = {file for pattern in _MODEL_FILES for file in source.glob(pattern) if file.is_file()}
+    find = source.rglob if (source / PIPELINE_FILE).is_file() else source.glob
+    files = {file for pattern in _MODEL_FILES for file in find(pattern) if file.is_file()}
     with atomic_directory(destination) as temporary:
         for file in files:
-            shutil.copyfile(file, temporary / file.name)
+            copy = temporary / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)

@@ -20,6 +20,8 @@ from kilonova.core.types import Modality
 
 METADATA_FILE = "kilonova.toml"
 ADAPTER_FILE = "adapter_config.json"
+# What tells a folder of components, as diffusers has them, from a Hugging Face directory.
+PIPELINE_FILE = "model_index.json"
 _SHIPPED = Path(__file__).parents[1] / "weights"
 _BEDROCK_ID = re.compile(r"[a-z0-9-]+\.[a-z0-9.:-]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -29,8 +31,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 class ModelMetadata:
     """What `kilonova.toml` in a model directory may say; what it leaves out follows from `config.json`.
 
-    Lengths are in tokens. `created` is the day of the weights. `base` is for adapters alone: the name of the model that
-    one belongs to, where its `adapter_config.json` does not tell.
+    Lengths are in tokens, and for models of text alone. Without modalities a Hugging Face directory reads and writes
+    text, and a folder of components makes pictures of text and pictures. `created` is the day of the weights. `base` is
+    for adapters alone: the name of the model that one belongs to, where its `adapter_config.json` does not tell.
     """
 
     name: str
@@ -39,8 +42,8 @@ class ModelMetadata:
     display_name: str | None = None
     provider: str = "custom"
     description: str = ""
-    input_modalities: tuple[Modality, ...] = ("text",)
-    output_modalities: tuple[Modality, ...] = ("text",)
+    input_modalities: tuple[Modality, ...] | None = None
+    output_modalities: tuple[Modality, ...] | None = None
     context_length: int | None = None
     max_output_tokens: int | None = None
     created: date | None = None
@@ -50,8 +53,9 @@ class ModelMetadata:
 class ModelEntry:
     """A model that can be served: its names, its directory, and what protocols tell about it.
 
-    `context_length` bounds prompt and output together, `max_output_tokens` the output; both are in tokens. `base` is
-    set for an adapter, which is a PEFT directory: the name of the model it is served with.
+    `context_length` bounds prompt and output together, `max_output_tokens` the output; both are in tokens, and 0 for
+    what writes no text. `base` is set for an adapter, which is a PEFT directory: the name of the model it is served
+    with.
     """
 
     name: str
@@ -73,13 +77,18 @@ class ModelEntry:
         return self.name if self.base else ""
 
     @property
+    def makes_pictures(self) -> bool:
+        """Whether it makes pictures, and no text."""
+        return "text" not in self.output_modalities
+
+    @property
     def bedrock_id(self) -> str:
         """The first of its names that has the form of a Bedrock model id, `provider.model`, else its name."""
         return next((name for name in (self.name, *self.aliases) if _BEDROCK_ID.fullmatch(name)), self.name)
 
     @classmethod
     def from_directory(cls, directory: str | Path, name: str | None = None) -> ModelEntry:
-        """Describe a Hugging Face directory.
+        """Describe a Hugging Face directory, or a folder of components as diffusers has them.
 
         Under a `name` of one's own the aliases in its `kilonova.toml` are left out; without one and without that file
         the directory's name serves. Raises CheckpointError or ConfigError with the path at fault.
@@ -91,20 +100,8 @@ class ModelEntry:
                 "`kilonova models merge` makes a model of both"
             )
         metadata = _read_metadata(directory, name)
-        context_length = _context_length(directory)
-        if metadata.context_length is not None:
-            if not 1 <= metadata.context_length <= context_length:
-                raise ConfigError(
-                    f"{directory / METADATA_FILE}: context_length: {metadata.context_length} is not between 1 and "
-                    f"the max_position_embeddings of config.json, {context_length}"
-                )
-            context_length = metadata.context_length
-        max_output_tokens = context_length if metadata.max_output_tokens is None else metadata.max_output_tokens
-        if not 1 <= max_output_tokens <= context_length:
-            raise ConfigError(
-                f"{directory / METADATA_FILE}: max_output_tokens: {max_output_tokens} is not between 1 and "
-                f"the context length, {context_length}"
-            )
+        is_pipeline = (directory / PIPELINE_FILE).is_file()
+        context_length, max_output_tokens = (0, 0) if is_pipeline else _lengths(directory, metadata)
         return cls(
             name=metadata.name,
             directory=directory,
@@ -112,16 +109,17 @@ class ModelEntry:
             display_name=metadata.display_name or metadata.name,
             provider=metadata.provider,
             description=metadata.description,
-            input_modalities=metadata.input_modalities,
-            output_modalities=metadata.output_modalities,
+            input_modalities=metadata.input_modalities or (("text", "image") if is_pipeline else ("text",)),
+            output_modalities=metadata.output_modalities or (("image",) if is_pipeline else ("text",)),
             context_length=context_length,
             max_output_tokens=max_output_tokens,
-            created=_created(metadata, directory / "config.json"),
+            created=_created(metadata, directory / (PIPELINE_FILE if is_pipeline else "config.json")),
         )
 
 
 class Registry:
-    """Models by exact name or alias: the shipped ones, the imported ones, then `named_directories`; then adapters.
+    """Models by exact name or alias: the shipped ones, those of text first, the imported ones, then
+    `named_directories`; then adapters.
 
     A later entry takes over the names it claims: it replaces an earlier entry of its own name and inherits that
     entry's aliases, and it takes single aliases away from others. Adapters are the imported ones, then those of
@@ -139,8 +137,9 @@ class Registry:
     ) -> None:
         self.unusable: dict[str, str] = {}
         self._entries: dict[str, ModelEntry] = {}
-        for file in sorted(_SHIPPED.glob(f"*/{METADATA_FILE}")):
-            self._add(ModelEntry.from_directory(file.parent))
+        shipped = [ModelEntry.from_directory(file.parent) for file in sorted(_SHIPPED.glob(f"*/{METADATA_FILE}"))]
+        for entry in sorted(shipped, key=lambda entry: entry.makes_pictures):
+            self._add(entry)
         imported = _imported(models_home() if home is None else Path(home))
         for directory in imported:
             if is_adapter(directory):
@@ -279,6 +278,25 @@ def _read_metadata(directory: Path, name: str | None) -> ModelMetadata:
     for each in (metadata.name, *metadata.aliases):
         check_name(each)
     return metadata
+
+
+def _lengths(directory: Path, metadata: ModelMetadata) -> tuple[int, int]:
+    """The context's length and the most tokens of an answer."""
+    context_length = _context_length(directory)
+    if metadata.context_length is not None:
+        if not 1 <= metadata.context_length <= context_length:
+            raise ConfigError(
+                f"{directory / METADATA_FILE}: context_length: {metadata.context_length} is not between 1 and "
+                f"the max_position_embeddings of config.json, {context_length}"
+            )
+        context_length = metadata.context_length
+    max_output_tokens = context_length if metadata.max_output_tokens is None else metadata.max_output_tokens
+    if not 1 <= max_output_tokens <= context_length:
+        raise ConfigError(
+            f"{directory / METADATA_FILE}: max_output_tokens: {max_output_tokens} is not between 1 and "
+            f"the context length, {context_length}"
+        )
+    return context_length, max_output_tokens
 
 
 def _context_length(directory: Path) -> int:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
+from typing import Protocol as Interface
 
 from starlette.requests import Request
 from starlette.types import Receive
@@ -16,7 +17,7 @@ from kilonova.core.errors import AccessDenied, RequestTimeout
 from kilonova.core.types import ContextPolicy, ServiceTier, Usage
 
 if TYPE_CHECKING:
-    from kilonova.engine.generation import Generation, Progress
+    from kilonova.engine.generation import Progress
     from kilonova.serve.ledger.ledger import Metering
 
 Protocol = Literal["bedrock", "openai", "console", ""]
@@ -63,16 +64,55 @@ class Principal:
 ANYONE = Principal()
 
 
+class Work(Interface):
+    """What is under way for a call: a text generation, or a job of pictures."""
+
+    def progress(self) -> Progress:
+        """How far it has come."""
+
+    def cancel(self) -> None:
+        """Stop it; harmless when it is over."""
+
+    def fail(self, error: Exception) -> None:
+        """Stop it, and let its reader have `error`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOrder:
+    """The pictures that a call asks for: how many, of how many pixels, and how good."""
+
+    count: int
+    width: int
+    height: int
+    premium: bool
+
+    @property
+    def pixels(self) -> int:
+        """Those of one picture."""
+        return self.width * self.height
+
+    @property
+    def size(self) -> str:
+        """`1024x1024`."""
+        return f"{self.width}x{self.height}"
+
+    @property
+    def quality(self) -> str:
+        """As the API names it."""
+        return "premium" if self.premium else "standard"
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Call:
     """A request from its arrival until its last byte is sent; handlers fill in what they learn.
 
     `started` is `time.perf_counter()` seconds. `operation` is empty for what is neither scoped nor metered (health,
     pages). `error` is the protocol's name of the error it was answered with, also inside a stream. `headers` are added
-    to the response when it starts. `sharing` are those generations whose prompt is that of an earlier one, and counts
-    with it. `failure` is what it was made to fail with. `status`, that of the response, 499 where there was none,
-    `latency` in seconds, and whether the client went before its end (`is_abandoned`) are known at the end. `receive`,
-    once the body was read, tells of the client's going. `context` is what was done to its prompts to make them fit.
+    to the response when it starts. `generations` are texts and pictures under way; `sharing` are those whose prompt is
+    that of an earlier one, and counts with it; `images` are the pictures it asks for, if it does. `failure` is what it
+    was made to fail with. `status`, that of the response, 499 where there was none, `latency` in seconds, and whether
+    the client went before its end (`is_abandoned`) are known at the end. `receive`, once the body was read, tells of
+    the client's going. `context` is what was done to its prompts to make them fit.
     """
 
     id: str
@@ -85,8 +125,9 @@ class Call:
     model: str = ""
     service_tier: ServiceTier = "default"
     metadata: Mapping[str, str] = field(default_factory=dict)
-    generations: list[Generation] = field(default_factory=list)
-    sharing: set[Generation] = field(default_factory=set)
+    generations: list[Work] = field(default_factory=list)
+    sharing: set[Work] = field(default_factory=set)
+    images: ImageOrder | None = None
     error: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     trace_headers: Mapping[str, str] = field(default_factory=dict)
@@ -143,6 +184,12 @@ class Call:
     def usage(self) -> Usage:
         """Tokens of its generations so far."""
         return total_usage(self.progresses())
+
+    @property
+    def image_count(self) -> int:
+        """The pictures that were made: all that were asked for, or none."""
+        is_made = bool(self.generations) and all(each.progress().stop_reason is not None for each in self.generations)
+        return self.images.count if self.images is not None and is_made else 0
 
     def progresses(self) -> list[Progress]:
         """How far its generations have come, with the tokens that each adds to its usage."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from kilonova.core.errors import AccessDenied
+from kilonova.core.errors import AccessDenied, UnsuitableModel
 from kilonova.core.types import GenerationRequest
 from kilonova.serve import generation
-from kilonova.serve.call import Call
+from kilonova.serve.call import Call, ImageOrder, Work
 from kilonova.serve.context import ContextFitter
 from kilonova.serve.models import ModelServer
 
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from kilonova.engine.engine import Generation
     from kilonova.models.registry import ModelEntry
     from kilonova.serve.ledger.ledger import Ledger
+    from kilonova.serve.pictures import PictureJob
     from kilonova.serve.telemetry.metrics import Metrics
+    from kilonova.studio.tasks import ImageRequest
     from kilonova.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 
 class Gateway:
@@ -39,6 +44,20 @@ class Gateway:
         if allowed is not None and entry.name not in allowed:
             raise AccessDenied("this key may not use this model")
         call.model = entry.name
+        return entry
+
+    def resolve_text(self, call: Call, identifier: str) -> ModelEntry:
+        """As `resolve`, of a model that writes text. Raises UnsuitableModel for others."""
+        entry = self.resolve(call, identifier)
+        if entry.makes_pictures:
+            raise UnsuitableModel(f"{entry.name} makes pictures, not text")
+        return entry
+
+    def resolve_pictures(self, call: Call, identifier: str) -> ModelEntry:
+        """As `resolve`, of a model that makes pictures. Raises UnsuitableModel for others."""
+        entry = self.resolve(call, identifier)
+        if not entry.makes_pictures:
+            raise UnsuitableModel(f"{entry.name} writes text, and makes no pictures")
         return entry
 
     def entries(self, call: Call) -> list[ModelEntry]:
@@ -78,6 +97,35 @@ class Gateway:
             raise call.failure
         return generations
 
+    async def decode(self, call: Call, entry: ModelEntry, parse: Callable[[], T]) -> T:
+        """What `parse` makes of a request for pictures, on a thread, and not before the model is there: decoded
+        pictures take much memory to wait with. Raises what `ModelServer.studio` and `parse` raise.
+        """
+        async with call.interruptible():
+            await self.models.studio(entry)
+            return await asyncio.to_thread(parse)
+
+    async def draw(
+        self, call: Call, entry: ModelEntry, requests: Sequence[ImageRequest], *, transparent: bool = False
+    ) -> PictureJob:
+        """Queues a job of pictures, all of one size and quality; `transparent` as in `Studio.submit`.
+
+        The call is in the ledger before the studio gets it. Raises what `ModelServer.studio`, `Ledger.open_images` and
+        `Studio.submit` raise.
+        """
+        async with call.interruptible():
+            studio = await self.models.studio(entry)
+            call.images = _order(requests)
+            if self._ledger is not None:
+                await self._ledger.open_images(call, entry)
+            call.submitted = time.perf_counter()
+            job = studio.submit(requests, transparent=transparent, tenant=call.principal.key_id, tier=call.service_tier)
+            call.generations.append(job)
+        if call.failure is not None:
+            job.cancel()
+            raise call.failure
+        return job
+
     async def count_tokens(self, call: Call, entry: ModelEntry, request: GenerationRequest) -> int:
         """The input tokens `request` would be billed for; where a summary would be needed first, those without it."""
         engine = await self.models.engine(entry)
@@ -90,10 +138,18 @@ class Gateway:
         return (await self.models.engine(entry)).tokenizer
 
 
-def _sharing(requests: Sequence[GenerationRequest], generations: Sequence[Generation]) -> set[Generation]:
+def _order(requests: Sequence[ImageRequest]) -> ImageOrder:
+    from kilonova.serve.picture_files import size_of
+
+    width, height = size_of(requests[0])
+    count = sum(request.num_images for request in requests)
+    return ImageOrder(count=count, width=width, height=height, premium=requests[0].quality == "premium")
+
+
+def _sharing(requests: Sequence[GenerationRequest], generations: Sequence[Generation]) -> set[Work]:
     """The generations whose prompt is that of an earlier one, as with the choices of one answer."""
     prompts: set[tuple[int, int]] = set()
-    sharing = set()
+    sharing: set[Work] = set()
     for request, each in zip(requests, generations, strict=True):
         prompt = id(request.messages), id(request.prompt)
         if prompt in prompts:

@@ -1,4 +1,5 @@
-"""The models a server answers for: names to registry entries, and one engine for each model and its adapters."""
+"""The models a server answers for: names to registry entries, and one engine for each model and its adapters, or one
+studio for each model of pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from kilonova.engine.config import EngineConfig
 if TYPE_CHECKING:
     from kilonova.engine.engine import Engine
     from kilonova.models.registry import ModelEntry, Registry
+    from kilonova.serve.pictures import Studio
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ class _Rebuild:
 
 
 class ModelServer:
-    """Resolves the names clients use, and builds the engine of each model once, when it is first needed or before.
+    """Resolves the names clients use, and builds the engine of each model once, when it is first needed or before; for
+    a model of pictures, its studio.
 
     An adapter is served by the engine of its base. An engine that broke is replaced by a new one, in the background.
     """
@@ -78,6 +81,7 @@ class ModelServer:
         self._config = engine or EngineConfig()
         self._drafts = {registry.get(name).name: directory for name, directory in (drafts or {}).items()}
         self._engines: dict[str, Engine] = {}
+        self._studios: dict[str, Studio] = {}
         self._locks = {entry.name: threading.Lock() for entry in registry.entries()}
         self._rebuilds: dict[str, _Rebuild] = {}
         self._is_closing = threading.Event()
@@ -103,6 +107,33 @@ class ModelServer:
             if bare == candidate:
                 raise
             return self.registry.get(bare)
+
+    def prepare(self, entries: Iterable[ModelEntry]) -> None:
+        """Builds what serves the entries; raises what `load` and `load_studio` raise."""
+        for entry in entries:
+            if entry.makes_pictures:
+                self.load_studio(entry)
+            else:
+                self.load(entry)
+
+    def load_studio(self, entry: ModelEntry) -> Studio:
+        """The entry's studio, built now if it is not there yet; blocks meanwhile.
+
+        Raises CheckpointError and ConfigError.
+        """
+        from kilonova.serve.pictures import Studio
+
+        with self._locks[entry.name]:
+            if entry.name not in self._studios:
+                start = time.perf_counter()
+                self._studios[entry.name] = Studio.open(entry.directory, max_queue=self._config.max_queue)
+                logger.info("model %s loaded in %.2f s", entry.name, time.perf_counter() - start)
+            return self._studios[entry.name]
+
+    async def studio(self, entry: ModelEntry) -> Studio:
+        """As `load_studio`, without blocking the event loop."""
+        studio = self._studios.get(entry.name)
+        return studio if studio is not None else await asyncio.to_thread(self.load_studio, entry)
 
     def load(self, entry: ModelEntry) -> Engine:
         """The entry's engine, built now if it is not there yet; blocks meanwhile.
@@ -137,6 +168,11 @@ class ModelServer:
         """The engines that are up, by their models' names; adapters are not among these."""
         engines = self._engines.copy()
         return {entry.name: engines[entry.name] for entry in self.entries() if not entry.base and entry.name in engines}
+
+    @property
+    def studios(self) -> Mapping[str, Studio]:
+        """The studios that are up, by their models' names."""
+        return self._studios.copy()
 
     @property
     def restarts(self) -> Mapping[str, int]:
@@ -212,9 +248,12 @@ class ModelServer:
             engine = self._engines.get(entry.name)
             stats = engine.stats() if engine is not None else None
             use = stats.adapters[entry.name] if stats is not None and entry.base else None
-            counts = use or stats
+            counts: Any = use or stats
+            studio = self._studios.get(entry.name)
+            if studio is not None:
+                counts = studio.stats()
             report[entry.name] = {
-                "loaded": use.loaded if use is not None else engine is not None,
+                "loaded": use.loaded if use is not None else engine is not None or studio is not None,
                 "running": counts.running if counts is not None else 0,
                 "waiting": counts.waiting if counts is not None else 0,
             }
@@ -225,6 +264,9 @@ class ModelServer:
     def close(self) -> None:
         """Stops every engine."""
         self._is_closing.set()
+        for studio in self.studios.values():
+            studio.close()
         for engine in set(self._engines.values()):
             engine.close()
         self._engines.clear()
+        self._studios.clear()

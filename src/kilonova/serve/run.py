@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from kilonova.core.errors import ConfigError
-from kilonova.models.registry import Registry, models_home
+from kilonova.models.registry import ModelEntry, Registry, models_home
 from kilonova.serve.database import Database, default_url
 from kilonova.serve.keys.authentication import open_authenticator
 from kilonova.serve.ledger.ledger import Ledger
@@ -115,9 +115,9 @@ class Running:
 def serve(settings: Settings, *, on_ready: Callable[[Running], None] | None = None) -> None:
     """Serves the shipped models, those imported under the data directory, and those of the settings, until stopped.
 
-    The models named in the settings, or else the registry's first, and the bases of adapters are loaded at once; the
-    others, and the adapters' own weights, when they are first asked for. The port answers meanwhile; `on_ready` is
-    called once they are there. SIGINT and SIGTERM let running answers finish, for a while. Raises
+    The models named in the settings, or else the registry's first of text, and the bases of adapters are loaded at
+    once; the others, and the adapters' own weights, when they are first asked for. The port answers meanwhile;
+    `on_ready` is called once they are there. SIGINT and SIGTERM let running answers finish, for a while. Raises
     CheckpointError and ConfigError for a model that cannot be loaded, and OSError when the address cannot be bound.
     """
     configure_logs(settings.telemetry)
@@ -136,8 +136,8 @@ def serve(settings: Settings, *, on_ready: Callable[[Running], None] | None = No
         pool = closing.enter_context(ThreadPoolExecutor(max_workers=1))
         drafts = {name: Path(directory) for name, directory in settings.drafts.items()}
         models = ModelServer(registry, settings.engine, drafts)
-        first = [registry.get(name) for name in (*settings.models, *settings.adapters)] or registry.entries()[:1]
-        loading = pool.submit(lambda: [models.load(entry) for entry in first])
+        first = [registry.get(name) for name in (*settings.models, *settings.adapters)] or _first(registry)
+        loading = pool.submit(models.prepare, first)
         lifecycle = Lifecycle(settings.limits)
         lifecycle.is_loading = True
 
@@ -181,6 +181,11 @@ def serve(settings: Settings, *, on_ready: Callable[[Running], None] | None = No
             runner.run(server.serve(sockets=[listener]))
         if server.failure is not None:
             raise server.failure
+
+
+def _first(registry: Registry) -> list[ModelEntry]:
+    """The first model of text, as a list; empty without one."""
+    return [entry for entry in registry.entries() if not entry.makes_pictures][:1]
 
 
 def _certificate(settings: Settings, data: Path) -> CertificateFiles | None:

@@ -1,7 +1,7 @@
 """What a picture model can be asked for: one type a task, in the terms of the studio.
 
 Pictures are uint8 arrays `[height, width, 3]`, red, green and blue. A mask is a bool array `[height, width]`, True
-where the picture is to be made anew, or the words for what it shows.
+where the picture is to be made anew, or the words for what it shows. What breaks these rules is an InvalidRequest.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ GarmentClass = Literal[
 BodyPart = Literal["pose", "hands", "face"]
 
 MAX_IMAGES = 5
+MAX_COLORS = 10
+MAX_REFERENCES = 5
+MIN_SIMILARITY = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,10 @@ class Control:
     picture: np.ndarray
     type: ControlType = ControlType.CANNY_EDGE
     strength: float = 0.7
+
+    def __post_init__(self) -> None:
+        _check_picture("picture", self.picture)
+        _check_share("strength", self.strength, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +88,14 @@ class ColorGuidedGeneration:
     reference: np.ndarray | None = None
     negative_text: str = ""
 
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.colors) <= MAX_COLORS:
+            raise InvalidRequest(f"colors: {len(self.colors)} are not between 1 and {MAX_COLORS}", field="colors")
+        if any(len(color) != 3 or not all(0 <= part <= 255 for part in color) for color in self.colors):
+            raise InvalidRequest("colors: each is three numbers from 0 to 255", field="colors")
+        if self.reference is not None:
+            _check_picture("reference", self.reference)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageVariation:
@@ -90,6 +105,13 @@ class ImageVariation:
     text: str = ""
     negative_text: str = ""
     similarity: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.images) <= MAX_REFERENCES:
+            raise InvalidRequest(f"images: {len(self.images)} are not between 1 and {MAX_REFERENCES}", field="images")
+        for image in self.images:
+            _check_picture("images", image)
+        _check_share("similarity", self.similarity, MIN_SIMILARITY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +125,10 @@ class Inpainting:
     mask: np.ndarray | str
     text: str = ""
     negative_text: str = ""
+
+    def __post_init__(self) -> None:
+        _check_picture("image", self.image)
+        _check_mask(self.mask, self.image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +144,19 @@ class Outpainting:
     text: str = ""
     negative_text: str = ""
 
+    def __post_init__(self) -> None:
+        _check_picture("image", self.image)
+        _check_mask(self.mask, self.image)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackgroundRemoval:
     """What stands in the foreground of a picture, all else transparent."""
 
     image: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_picture("image", self.image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +182,9 @@ class PromptMask:
 class VirtualTryOn:
     """A person, or a room, with what another picture shows put on.
 
-    `preserve` are the parts of the body that are kept even where the mask covers them.
+    `BALANCED` draws with the whole picture in view, `SEAMLESS` carries the colours of what is drawn over to those at
+    its border besides, `DETAILED` draws what is close around the mask alone, at the model's full size. `preserve` are
+    the parts of the body that are kept even where the mask covers them.
     """
 
     source: np.ndarray
@@ -158,6 +193,11 @@ class VirtualTryOn:
     preserve: frozenset[BodyPart] = frozenset()
     merge_style: MergeStyle = "BALANCED"
     return_mask: bool = False
+
+    def __post_init__(self) -> None:
+        _check_picture("source", self.source)
+        _check_picture("reference", self.reference)
+        _check_mask(self.mask, self.source)
 
 
 ImageTask = (
@@ -169,9 +209,10 @@ ImageTask = (
 class ImageRequest:
     """A task and how it is done.
 
-    `width` and `height` are those of the new pictures in pixels; None, as edits have it, stands for the given
-    picture's. The same `seed` gives the same pictures on the same machine, whatever `num_images` there are beside each.
-    `num_inference_steps` None follows `quality`. Raises InvalidRequest for what no model could do.
+    `width` and `height` are those of the new pictures in pixels; None stands for the model's own. Edits have the size
+    of the given picture, whatever is said here. The same `seed` gives the same pictures on the same machine; those of
+    `num_images` are of `seed`, `seed` + 1 and so on. `num_inference_steps` None follows `quality`. Raises
+    InvalidRequest for what no model could do.
     """
 
     task: ImageTask
@@ -188,6 +229,8 @@ class ImageRequest:
             raise InvalidRequest(f"num_images: {self.num_images} is not between 1 and {MAX_IMAGES}")
         if (self.width is None) != (self.height is None):
             raise InvalidRequest("width and height come together")
+        if self.width is not None and self.height is not None and min(self.width, self.height) < 1:
+            raise InvalidRequest(f"width, height: {self.width} x {self.height} is no size")
         if not self.cfg_scale >= 1:
             raise InvalidRequest(f"cfg_scale: {self.cfg_scale} is less than 1")
         if self.num_inference_steps is not None and self.num_inference_steps < 1:
@@ -209,3 +252,25 @@ class ImageResult:
     native_size: tuple[int, int]
     num_inference_steps: int
     seed: int
+
+
+def _check_picture(name: str, picture: np.ndarray) -> None:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or not picture.size:
+        raise InvalidRequest(
+            f"{name}: {picture.dtype} {list(picture.shape)} is not a uint8 picture [height, width, 3]", field=name
+        )
+
+
+def _check_mask(mask: object, picture: np.ndarray) -> None:
+    if isinstance(mask, np.ndarray) and (mask.dtype != np.bool_ or mask.shape != picture.shape[:2]):
+        raise InvalidRequest(
+            f"mask: {mask.dtype} {list(mask.shape)} is not a bool mask {list(picture.shape[:2])}, as the picture is",
+            field="mask",
+        )
+    if isinstance(mask, str) and not mask.strip():
+        raise InvalidRequest("mask: no words say what it shows", field="mask")
+
+
+def _check_share(name: str, value: float, least: float) -> None:
+    if not least <= value <= 1:
+        raise InvalidRequest(f"{name}: {value} is not between {least} and 1", field=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -22,14 +22,23 @@ from kilonova.train.objectives.ppo import PPOObjective
 from kilonova.train.objectives.reward import RewardObjective
 from kilonova.train.parallel.mesh import ParallelMesh
 from kilonova.train.pictures.autoencoder import AutoencoderObjective
+from kilonova.train.pictures.classifier import ClassifierObjective
 from kilonova.train.pictures.context import PictureContext
 from kilonova.train.pictures.flow import FlowObjective
 from kilonova.train.pictures.recipe import PictureRecipe
+from kilonova.train.pictures.segmenter import SegmenterObjective
+from kilonova.train.pictures.segmenter_parts import SegmenterContext
+from kilonova.train.pictures.segmenter_recipe import SegmenterRecipe
 from kilonova.train.placed import PlacedDecoder
 from kilonova.train.recipe import TrainRecipe
 from kilonova.train.run_recipe import RunRecipe
 
-_KINDS: tuple[type[RunRecipe], ...] = (TrainRecipe, PictureRecipe)
+_KINDS: tuple[type[RunRecipe], ...] = (TrainRecipe, PictureRecipe, SegmenterRecipe)
+_PICTURE_OBJECTIVES: dict[str, Callable[[PictureContext], Objective]] = {
+    "autoencoder": AutoencoderObjective,
+    "classifier": ClassifierObjective,
+    "flow": FlowObjective,
+}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunRecipe:
@@ -52,8 +61,10 @@ def build_run(
             return context, build_objective(context, place_decoder(context))
         case PictureRecipe():
             pictures = replace(PictureContext.settle(recipe, mesh), ledger=ledger or Ledger(None))
-            objective = FlowObjective if recipe.objective == "flow" else AutoencoderObjective
-            return pictures, objective(pictures)
+            return pictures, _PICTURE_OBJECTIVES[recipe.objective](pictures)
+        case SegmenterRecipe():
+            segments = replace(SegmenterContext.settle(recipe, mesh), ledger=ledger or Ledger(None))
+            return segments, SegmenterObjective(segments)
         case _:
             raise TypeError(f"no run is made of {type(recipe).__name__}")
 

@@ -11,6 +11,7 @@ import pytest
 
 from kilonova.core.errors import ConfigError, DataError
 from kilonova.data.pictures.sources import ParquetPictures, PictureSource
+from kilonova.data.world.colours import BACKGROUND_COLOURS
 
 
 def source_of(path: Path, **options: object) -> PictureSource:
@@ -35,6 +36,20 @@ def test_every_template_is_used(discs: Path) -> None:
     pictures = ParquetPictures(source_of(discs, captions=("{name}", "a {name} one")), discs.parent)
     generator = np.random.default_rng(0)
     assert {pictures.caption(0, generator) for _ in range(20)} == {"red", "a red one"}
+
+
+def test_a_view_before_a_colour_says_which(discs: Path) -> None:
+    pictures = ParquetPictures(source_of(discs, captions=("{name}",)), discs.parent)
+    colours = {}
+    for seed in range(60):
+        picture, caption = pictures.view(0, 32, 32, np.random.default_rng(seed))
+        if picture[0, 0, 3] == 0:
+            assert caption == "red"
+            continue
+        (name,) = [name for name in BACKGROUND_COLOURS if name in caption]
+        colours[name] = np.abs(picture[0, 0, :3].astype(int) - BACKGROUND_COLOURS[name]).max()
+    assert len(colours) > 5
+    assert max(colours.values()) <= 8
 
 
 @pytest.mark.parametrize(

@@ -10,84 +10,18 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tests.data.pictures.discs import write_discs
 
 from kilonova.core.errors import ConfigError
-from kilonova.models.autoencoder.config import ImageAutoencoderConfig
 from kilonova.models.autoencoder.model import ImageAutoencoder
-from kilonova.models.components import load_folder, save_component
+from kilonova.models.components import load_folder
 from kilonova.models.uvit.model import UViT
+from kilonova.studio.settings import SamplingSettings
 from kilonova.text.tokenizer import Tokenizer
 from kilonova.train.build import build_run, load_recipe
 from kilonova.train.pictures.flow import FlowObjective
 from kilonova.train.run import export_checkpoint, train
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, tiny_tokenizer_directory: Path) -> Path:
-    """Sixty steps of a tiny U-ViT on six discs."""
-    write_discs(tmp_path / "discs.parquet")
-    autoencoder = ImageAutoencoder(
-        ImageAutoencoderConfig(
-            latent_channels=4,
-            block_out_channels=(16, 16),
-            encoder_layers=(1, 1),
-            decoder_layers=(1, 1),
-            refine_channels=8,
-            norm_num_groups=4,
-            latents_mean=(0.0,) * 4,
-            latents_std=(0.5,) * 4,
-        )
-    )
-    autoencoder.init_weights(torch.Generator().manual_seed(0))
-    save_component(autoencoder, tmp_path / "autoencoder")
-    source = {"name": "discs", "path": "discs.parquet", "captions": ["{style} {name}"]}
-    tree = {
-        "objective": "flow",
-        "output": str(tmp_path / "run"),
-        "model": {
-            "config": {
-                "_class_name": "UViT",
-                "in_channels": 4,
-                "patch_size": 1,
-                "hidden_size": 32,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 2,
-                "text_hidden_size": 16,
-            }
-        },
-        "flow": {
-            "autoencoder": str(tmp_path / "autoencoder"),
-            "tokenizer": str(tiny_tokenizer_directory),
-            "text_encoder": {
-                "hidden_size": 16,
-                "intermediate_size": 32,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-            },
-            "ema_decay": 0.9,
-        },
-        "pictures": {
-            "root": str(tmp_path),
-            "sizes": [[32, 32], [48, 24]],
-            "sources": [{**source, "where": {"split": ["train"]}}],
-            "validation": [{**source, "name": "held-out", "where": {"split": ["eval"]}}],
-        },
-        "optimizer": {"name": "muon", "lr": 0.01, "muon_lr": 0.01},
-        "steps": 60,
-        "batch_size": 8,
-        "micro_batch_size": 4,
-        "evaluate_every": 30,
-        "log_every": 1,
-        "compile": False,
-        "device": "cpu",
-        "seed": 3,
-    }
-    path = tmp_path / "flow.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    return path
 
 
 def test_a_run_learns_and_leaves_a_folder(recipe: Path) -> None:
@@ -102,7 +36,8 @@ def test_a_run_learns_and_leaves_a_folder(recipe: Path) -> None:
     assert isinstance(parts["transformer"], UViT)
     assert isinstance(parts["tokenizer"], Tokenizer)
     assert isinstance(parts["vae"], ImageAutoencoder)
-    assert parts["scheduler"] == {"_class_name": "RectifiedFlow", "base_tokens": 16}
+    settings = SamplingSettings.from_dict(parts["scheduler"], "scheduler_config.json")
+    assert (settings.base_tokens, settings.sizes, settings.few_step) == (16, ((32, 32), (64, 16)), False)
     original = load_file(recipe.parent / "autoencoder" / "diffusion_pytorch_model.safetensors")
     for name, tensor in parts["vae"].state_dict().items():
         assert torch.equal(tensor, original[name]), name
@@ -117,7 +52,7 @@ def test_the_error_is_that_of_the_velocity(recipe: Path) -> None:
     # A fresh U-ViT answers 0.
     expected = 0.0
     with torch.no_grad():
-        latents = autoencoder.encode(batch.images).double()
+        latents = autoencoder.encode(batch.given.pictures).double()
     for index, seed in enumerate(batch.noise_seeds):
         noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed)).double()
         expected += float((noise - latents[index]).square().mean())
@@ -189,6 +124,13 @@ def test_the_average_is_exported_also_from_a_checkpoint_and_trained_on(recipe: P
         ("model.config.in_channels=8", "in_channels: 8, but its input has 4"),
         ("flow.text_encoder.hidden_size=32", "text_hidden_size: 16, but its input has 32"),
         ("flow.autoencoder=null", "flow.autoencoder: a fresh model needs it"),
+        ("flow.shortcut=0.2", "flow.shortcut: .*step_size_embeds"),
+        ("flow.cache=somewhere", "flow.cache: .*flow.views"),
+        ("flow.views=3", "flow.views: 3 .* 2 sizes"),
+        ("flow.conditions.palette=2", "palette: 2"),
+        ("flow.sampling.styles.FLAT=3", "flow.sampling: .*styles"),
+        ("flow.sampling.step=3", "step"),
+        ("pictures.sizes=[[24, 32]]", "sizes: .*multiples of 16"),
     ],
 )
 def test_mistakes_are_named(recipe: Path, override: str, message: str) -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from kilonova.data.mixture import MixtureSampler, mixture_probabilities
+from kilonova.data.pictures.dolls import DollPictures
 from kilonova.data.pictures.sources import ParquetPictures
 from kilonova.data.pictures.world import WorldPictures
 
-Pictures = ParquetPictures | WorldPictures
+Pictures = ParquetPictures | WorldPictures | DollPictures
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,15 @@ class PictureBatch:
 
     images: Tensor
     captions: list[str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What stands at a `position` of the run: picture `index` of the source of that `number`."""
+
+    position: int
+    number: int
+    index: int
 
 
 class PictureBatches:
@@ -42,7 +52,7 @@ class PictureBatches:
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
-        self._sources = sources
+        self.sources = sources
         self._sizes = sizes
         self._batch_size = batch_size
         self._micro_batch_size = micro_batch_size
@@ -55,19 +65,27 @@ class PictureBatches:
         self._sampler = MixtureSampler(counts, probabilities, batch_size, seed)
 
     def __call__(self, step: int) -> list[PictureBatch]:
-        width, height = self._sizes[int(np.random.default_rng([self._seed, step]).integers(len(self._sizes)))]
-        first = step * self._batch_size
-        places = list(enumerate(self._sampler.indices(step), start=first))[self._share]
-        pictures = [self._picture(row, position, width, height) for position, row in places]
+        (width, height), places = self.places(step)
+        pictures = [
+            self.sources[place.number].view(place.index, width, height, self.generator(place)) for place in places
+        ]
         size = self._micro_batch_size
         return [to_batch(pictures[start : start + size]) for start in range(0, len(pictures), size)]
 
-    def _picture(self, row: int, position: int, width: int, height: int) -> tuple[np.ndarray, str]:
-        generator = np.random.default_rng([self._seed, 1, position])
+    def places(self, step: int) -> tuple[tuple[int, int], list[Place]]:
+        """The size (width, height) of a step's pictures, and which this rank reads."""
+        size = self._sizes[int(np.random.default_rng([self._seed, step]).integers(len(self._sizes)))]
+        first = step * self._batch_size
+        rows = list(enumerate(self._sampler.indices(step), start=first))[self._share]
+        return size, [self._place(row, position) for position, row in rows]
+
+    def generator(self, place: Place) -> np.random.Generator:
+        """What draws how the picture at a place is seen."""
+        return np.random.default_rng([self._seed, 1, place.position])
+
+    def _place(self, row: int, position: int) -> Place:
         number = int(np.searchsorted(self._ends, row, side="right"))
-        source = self._sources[number]
-        index = row - int(self._ends[number]) + len(source)
-        return source.view(index, width, height, generator)
+        return Place(position, number, row - int(self._ends[number]) + len(self.sources[number]))
 
 
 def first_pictures(source: Pictures, size: tuple[int, int], count: int) -> list[tuple[np.ndarray, str]]:

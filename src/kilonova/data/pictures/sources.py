@@ -14,9 +14,15 @@ from PIL import Image
 from kilonova.core.errors import ConfigError, DataError
 from kilonova.data.pictures.placement import over_colour, place
 from kilonova.data.sources import resolve, row_text
+from kilonova.data.world.chance import pick
+from kilonova.data.world.colours import BACKGROUND_COLOURS
+from kilonova.data.world.scene import Background
+from kilonova.data.world.wording import background_words
 
-# Of the pictures that have transparent parts, the share that is put before a colour.
-_COLOURED_SHARE = 0.5
+# Of the pictures that have transparent parts, the share that is put before a colour, and how much that may differ from
+# the one it is named after.
+_COLOURED_SHARE = 0.35
+_COLOUR_JITTER = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +79,17 @@ class ParquetPictures:
     def view(self, index: int, width: int, height: int, generator: np.random.Generator) -> tuple[np.ndarray, str]:
         """A picture as a training step sees it, uint8 RGBA `[height, width, 4]`, and a caption.
 
-        It is at a random place and, half of the time, before a random colour.
+        It is at a random place and, some of the time, before a colour that the caption then names.
         """
         picture = place(self.picture(index), width, height, generator)
+        caption = self.caption(index, generator)
         if generator.random() < _COLOURED_SHARE and picture[..., 3].min() < 255:
-            red, green, blue = generator.integers(256, size=3).tolist()
+            background = Background("plain", pick(generator, list(BACKGROUND_COLOURS)))
+            jitter = generator.integers(-_COLOUR_JITTER, _COLOUR_JITTER + 1, size=3)
+            red, green, blue = np.clip(BACKGROUND_COLOURS[str(background.colour)] + jitter, 0, 255).tolist()
             picture = over_colour(picture, (red, green, blue))
-        return picture, self.caption(index, generator)
+            caption = f"{caption} {background_words(background, generator)}"
+        return picture, caption
 
     def whole(self, index: int, width: int, height: int, generator: np.random.Generator) -> tuple[np.ndarray, str]:
         """The picture as it is, as large as fits, and a caption."""

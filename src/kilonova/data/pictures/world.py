@@ -52,7 +52,11 @@ class WorldPictures:
     def whole(self, index: int, width: int, height: int, generator: np.random.Generator) -> tuple[np.ndarray, str]:
         """The picture, uint8 RGBA `[height, width, 4]`, and one of the ways to tell of it."""
         scene = self.scene(index)
-        tell = long_caption if generator.random() < self.source.long_captions else short_caption
-        return render(scene, (width, height)).image, tell(scene, generator).text
+        return render(scene, (width, height)).image, self.tell(scene, generator)
 
     view = whole
+
+    def tell(self, scene: Scene, generator: np.random.Generator) -> str:
+        """One of the ways to tell of a scene."""
+        tell = long_caption if generator.random() < self.source.long_captions else short_caption
+        return tell(scene, generator).text

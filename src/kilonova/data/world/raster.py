@@ -67,7 +67,7 @@ def draw(thing: SceneObject, centre: np.ndarray, short: float, factor: int) -> T
     roles = np.array(image)
     if thing.texture in ("striped", "dotted", "checkered"):
         local = _local_coordinates(roles.shape, origin, unit, pose.rotation)
-        roles[(roles == ROLE_INDEX["main"]) & _pattern(thing.texture, *local)] = ROLE_INDEX["second"]
+        roles[(roles == ROLE_INDEX["main"]) & pattern(thing.texture, *local)] = ROLE_INDEX["second"]
     elif thing.texture == "shiny":
         u, v = _local_coordinates(roles.shape, origin, unit, pose.rotation)
         gloss = ((u + 0.3) / 0.34) ** 2 + ((v + 0.46) / 0.16) ** 2 < 1
@@ -109,7 +109,8 @@ def _local_coordinates(
     return x * np.float32(cos) + y * np.float32(sin), y * np.float32(cos) - x * np.float32(sin)
 
 
-def _pattern(texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def pattern(texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Where a striped, checkered or dotted thing has its second colour, of its unit coordinates."""
     if texture == "striped":
         return ((u * 0.8 + v * 0.6) / _TEXTURE_PERIOD) % 1 < 0.45
     rows = v / _TEXTURE_PERIOD + 0.5

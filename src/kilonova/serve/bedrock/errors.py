@@ -19,6 +19,7 @@ from kilonova.core.errors import (
     Throttled,
     Unauthenticated,
     Unavailable,
+    UnsuitableModel,
 )
 from kilonova.serve.bedrock.eventstream import encode_exception
 from kilonova.serve.bedrock.shapes import MalformedBody
@@ -63,6 +64,11 @@ def to_bedrock_error(error: Exception) -> BedrockError:
         return error
     if isinstance(error, ModelNotFound):
         return BedrockError("ValidationException", "The provided model identifier is invalid.")
+    if isinstance(error, UnsuitableModel):
+        message = (
+            "This action doesn't support the model that you provided. Try again with a supported text or chat model."
+        )
+        return BedrockError("ValidationException", message)
     if isinstance(error, ContextLengthExceeded):
         return BedrockError("ValidationException", f"Input is too long for requested model. {_with_field(error)}")
     if isinstance(error, BodyTooLarge):
@@ -99,7 +105,9 @@ def to_bedrock_error(error: Exception) -> BedrockError:
 
 def _with_field(error: InvalidRequest) -> str:
     message = str(error)
-    return message if error.field is None or error.field in message else f"{message} ({error.field})"
+    field = error.field or ""
+    is_named = field in message or f"#/{field.replace('.', '/')}:" in message
+    return message if is_named else f"{message} ({field})"
 
 
 def error_response(error: BedrockError, statuses: Mapping[str, int]) -> Response:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -15,6 +18,7 @@ from kilonova.core.types import Finished, GenerationRequest, ServiceTier
 from kilonova.serve.bedrock import native
 from kilonova.serve.bedrock.cache_points import cache_points
 from kilonova.serve.bedrock.engine_errors import named_as_sent
+from kilonova.serve.bedrock.errors import BedrockError
 from kilonova.serve.bedrock.eventstream import MEDIA_TYPE, encode_event
 from kilonova.serve.bedrock.inference import ADDITIONAL_FIELDS
 from kilonova.serve.bedrock.invalid import constraint, unsupported
@@ -34,10 +38,13 @@ from kilonova.serve.call import Call
 from kilonova.serve.gateway import Gateway
 from kilonova.serve.generation import StreamedResponse, begin, collect, until_disconnect
 from kilonova.serve.http import read_body
+from kilonova.serve.pictures import drawn
 
 if TYPE_CHECKING:
     from kilonova.engine.generation import Generation
     from kilonova.models.registry import ModelEntry
+    from kilonova.serve.bedrock.canvas import CanvasRequest
+    from kilonova.studio.tasks import ImageResult
 
 _LATENCY_HEADER = "X-Amzn-Bedrock-PerformanceConfig-Latency"
 _TIER_HEADER = "X-Amzn-Bedrock-Service-Tier"
@@ -82,7 +89,7 @@ class Runtime:
     async def converse(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/converse."""
         shapes = self.service["Converse"]
-        entry, parameters = await self._parse(request, call, shapes)
+        entry, parameters = await self._parse_text(request, call, shapes)
         pointers, asked = _prepare_converse(call, entry, parameters)
         generation = await self._submit_converse(call, entry, asked, parameters)
         (answer,) = await until_disconnect(request.receive, collect([generation]))
@@ -100,7 +107,7 @@ class Runtime:
     async def converse_stream(self, request: Request, call: Call) -> Response:
         """POST /model/{modelId}/converse-stream."""
         shapes = self.service["ConverseStream"]
-        entry, parameters = await self._parse(request, call, shapes)
+        entry, parameters = await self._parse_text(request, call, shapes)
         pointers, asked = _prepare_converse(call, entry, parameters)
         generation = await self._submit_converse(call, entry, asked, parameters)
         first, events = await begin(request.receive, [generation])
@@ -121,8 +128,10 @@ class Runtime:
         return StreamedResponse(chunks, [events], media_type=MEDIA_TYPE)
 
     async def invoke_model(self, request: Request, call: Call) -> Response:
-        """POST /model/{modelId}/invoke with a `messages-v1` body."""
+        """POST /model/{modelId}/invoke with a `messages-v1` body, or Canvas's."""
         entry, parameters = await self._parse(request, call, self.service["InvokeModel"])
+        if entry.makes_pictures:
+            return await self._draw(request, call, entry, parameters)
         generation = await self._submit_native(call, entry, parameters)
         (answer,) = await until_disconnect(request.receive, collect([generation]))
         return Response(
@@ -135,6 +144,8 @@ class Runtime:
         """POST /model/{modelId}/invoke-with-response-stream with a `messages-v1` body."""
         shapes = self.service["InvokeModelWithResponseStream"]
         entry, parameters = await self._parse(request, call, shapes)
+        if entry.makes_pictures:
+            raise BedrockError("ValidationException", "The model is unsupported for streaming.")
         first, events = await begin(request.receive, [await self._submit_native(call, entry, parameters)])
 
         def finish(finished: Finished) -> list[NamedEvent]:
@@ -158,6 +169,8 @@ class Runtime:
         """POST /model/{modelId}/count-tokens."""
         shapes = self.service["CountTokens"]
         entry, parameters = await self._parse(request, call, shapes)
+        if entry.makes_pictures:
+            raise BedrockError("ValidationException", "The provided model doesn't support counting tokens.")
         given = parameters["input"]
         is_native = "invokeModel" in given
         if is_native:
@@ -173,6 +186,22 @@ class Runtime:
         entry = self.gateway.resolve(call, unquote(request.path_params["model_id"]))
         return entry, shapes.parse(body, headers=request.headers)
 
+    async def _parse_text(
+        self, request: Request, call: Call, shapes: OperationShapes
+    ) -> tuple[ModelEntry, dict[str, Any]]:
+        body = await read_body(request)
+        entry = self.gateway.resolve_text(call, unquote(request.path_params["model_id"]))
+        return entry, shapes.parse(body, headers=request.headers)
+
+    async def _draw(self, request: Request, call: Call, entry: ModelEntry, parameters: Mapping[str, Any]) -> Response:
+        self._take_options(call, parameters)
+        asked = await self.gateway.decode(call, entry, partial(_parse_canvas, parameters["body"]))
+        with asked.named_as_sent():
+            results = await drawn(request.receive, await self.gateway.draw(call, entry, [asked.request]))
+        body = await asyncio.to_thread(_write_canvas, results, entry.name)
+        latency = {"X-Amzn-Bedrock-Invocation-Latency": str(milliseconds(time.perf_counter() - call.started))}
+        return Response(body, media_type="application/json", headers={**latency, **_echo_headers(parameters)})
+
     async def _submit_converse(
         self, call: Call, entry: ModelEntry, asked: GenerationRequest, parameters: Mapping[str, Any]
     ) -> Generation:
@@ -180,13 +209,17 @@ class Runtime:
         with named_as_sent(f"{ADDITIONAL_FIELDS}.", has_output_format=has_output_format):
             return (await self.gateway.submit(call, entry, [asked], shorten=True))[0]
 
-    async def _submit_native(self, call: Call, entry: ModelEntry, parameters: Mapping[str, Any]) -> Generation:
+    def _take_options(self, call: Call, parameters: Mapping[str, Any]) -> None:
+        """Tells the call what InvokeModel says beside the body."""
         for member in ("guardrailIdentifier", "guardrailVersion"):
             if parameters.get(member):
                 raise unsupported(member)
         call.service_tier = _TIERS[parameters.get("serviceTier", "default")]
         if parameters.get(_METADATA):
             call.metadata = self._read_metadata(parameters[_METADATA])
+
+    async def _submit_native(self, call: Call, entry: ModelEntry, parameters: Mapping[str, Any]) -> Generation:
+        self._take_options(call, parameters)
         asked = self._native.parse(parameters["body"], entry)
         with named_as_sent(""):
             return (await self.gateway.submit(call, entry, [asked], shorten=True))[0]
@@ -217,6 +250,19 @@ def _closing(asked: GenerationRequest, parameters: Mapping[str, Any], finished: 
         "performanceConfig": parameters.get("performanceConfig"),
         "serviceTier": parameters.get("serviceTier"),
     }
+
+
+def _parse_canvas(body: bytes) -> CanvasRequest:
+    # It needs PyTorch, which is not to hold up the server's start.
+    from kilonova.serve.bedrock import canvas
+
+    return canvas.parse(body)
+
+
+def _write_canvas(results: Sequence[ImageResult], model: str) -> bytes:
+    from kilonova.serve.bedrock import canvas
+
+    return canvas.response(results, model)
 
 
 def _echo_headers(parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 # What answers without a key: the state of the server, and the page that then asks for one.
 PUBLIC_PATHS = frozenset({"/", "/favicon.ico", "/health", "/health/live", "/health/ready"})
-PUBLIC_PREFIX = "/console/"
+# Pages, and pictures whose names nobody can guess.
+PUBLIC_PREFIXES = ("/console/", "/kilonova/pictures/")
 OPENAI_PATHS = ("/v1/", "/openai/", "/tokenize", "/detokenize", "/kilonova/")
 
 # Hashing a body this long would hold up other clients.
@@ -202,7 +203,7 @@ class AuthenticationMiddleware:
 
 def is_public(path: str) -> bool:
     """Whether a path answers without a key."""
-    return path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES)
 
 
 async def _drain(request: Request) -> None:

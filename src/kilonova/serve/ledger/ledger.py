@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from kilonova.core.types import GenerationRequest, Usage
@@ -30,6 +31,9 @@ INFERENCE_OPERATIONS = frozenset(
         "completions",
         "responses",
         "embeddings",
+        "images.generations",
+        "images.edits",
+        "images.variations",
     }
 )
 # Output tokens that a call is taken to need that does not say how many it wants.
@@ -85,32 +89,45 @@ class Ledger:
         A call that asks several times has one row. `base` is an adapter's model. Raises Throttled, Unavailable, and
         what `count_tokens` raises.
         """
+        metering = self._metering(call, entry, base)
+        limits = call.principal.limits
+        if limits is not None:
+            usage = NO_TOKENS
+            if (limits.tokens_per_minute, limits.tokens_per_day, limits.budget_usd) != (None, None, None):
+                prompts = [await count_tokens(request) for request in requests]
+                answers = [_most_output(each, entry, prompt) for each, prompt in zip(requests, prompts, strict=True)]
+                usage = Usage(sum(prompts), sum(answers))
+            price = self.prices.cost(usage, metering.price, call.service_tier)
+            await self._admit(call, metering, limits, usage.total_tokens, price)
+        await self._begin(call, metering)
+
+    async def open_images(self, call: Call, entry: ModelEntry) -> None:
+        """As `open`, of a call that asks for its `images`. Raises Throttled and Unavailable."""
+        metering = self._metering(call, entry)
+        if call.principal.limits is not None:
+            count = 0 if call.images is None else call.images.count
+            await self._admit(call, metering, call.principal.limits, 0, self._cost(call, metering, NO_TOKENS, count))
+        await self._begin(call, metering)
+
+    def _metering(self, call: Call, entry: ModelEntry, base: ModelEntry | None = None) -> Metering:
         if call.metering is None:
             name, price = self.prices.find(entry, base)
             call.metering = Metering(_started_at(call), price, name)
-        metering = call.metering
-        if call.principal.limits is not None:
-            await self._admit(call, metering, call.principal.limits, entry, requests, count_tokens)
+        return call.metering
+
+    async def _begin(self, call: Call, metering: Metering) -> None:
         if call not in self._open:
             self._open.add(call)
             await self._writer.open(self._row(call, metering, "running", ()))
 
-    async def _admit(
-        self,
-        call: Call,
-        metering: Metering,
-        limits: KeyLimits,
-        entry: ModelEntry,
-        requests: Sequence[GenerationRequest],
-        count_tokens: CountTokens,
-    ) -> None:
-        tokens = price = 0
-        if (limits.tokens_per_minute, limits.tokens_per_day, limits.budget_usd) != (None, None, None):
-            prompts = [await count_tokens(request) for request in requests]
-            answers = [_most_output(each, entry, prompt) for each, prompt in zip(requests, prompts, strict=True)]
-            usage = Usage(sum(prompts), sum(answers))
-            tokens = usage.total_tokens
-            price = self.prices.cost(usage, metering.price, call.service_tier)
+    def _cost(self, call: Call, metering: Metering, usage: Usage, image_count: int) -> int:
+        """Picodollars of tokens and of so many of the pictures that a call asks for."""
+        pictures = Decimal(0)
+        if call.images is not None:
+            pictures = metering.price.of_images(image_count, pixels=call.images.pixels, premium=call.images.premium)
+        return self.prices.cost(usage, metering.price, call.service_tier, pictures)
+
+    async def _admit(self, call: Call, metering: Metering, limits: KeyLimits, tokens: int, price: int) -> None:
         key_id = call.principal.key_id
         try:
             metering.reservations.append(await self._limiter.admit(key_id, limits, tokens=tokens, price=price))
@@ -181,12 +198,14 @@ class Ledger:
             "output_tokens": usage.output_tokens,
             "cache_read_tokens": usage.cache_read_input_tokens,
             "cache_write_tokens": usage.cache_write_input_tokens,
-            "images": 0,
+            "images": call.image_count,
+            "image_size": "" if call.images is None else call.images.size,
+            "image_quality": "" if call.images is None else call.images.quality,
             "video_seconds": 0,
             "time_to_first_token": call.submitted - call.started + waited if waited else None,
             "latency": (call.latency or time.perf_counter() - call.started) if is_over else None,
             "stop_reason": (answer and answer.stop_reason) or "",
-            "price": self.prices.cost(usage, metering.price, call.service_tier) if progresses else 0,
+            "price": self._cost(call, metering, usage, call.image_count) if progresses else 0,
             "price_entry": metering.price_entry,
             "request_metadata": dict(call.metadata),
         }

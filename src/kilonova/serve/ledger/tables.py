@@ -11,7 +11,7 @@ from kilonova.serve.database import metadata
 STATUSES = ("running", "finished", "cancelled", "failed", "refused", "lost")
 
 # Times are milliseconds since 1970 in UTC, durations seconds. `input_tokens` leaves out what was read from and written
-# to the prefix cache. Prices are in picodollars.
+# to the prefix cache. Pictures are all of the size, as `1024x1024`, and the quality. Prices are in picodollars.
 calls = sa.Table(
     "calls",
     metadata,
@@ -39,6 +39,8 @@ calls = sa.Table(
     sa.Column("price", sa.BigInteger, nullable=False),
     sa.Column("price_entry", sa.String(200), nullable=False),
     sa.Column("request_metadata", sa.JSON, nullable=False),
+    sa.Column("image_size", sa.String(16), nullable=False, server_default=""),
+    sa.Column("image_quality", sa.String(16), nullable=False, server_default=""),
     sa.Index("ix_calls_started_at", "started_at"),
     sa.Index("ix_calls_key_id_started_at", "key_id", "started_at"),
 )

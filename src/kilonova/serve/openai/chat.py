@@ -63,7 +63,7 @@ class ChatCompletions:
     async def create(self, request: Request, call: Call) -> Response:
         """Answers one request, streamed or whole."""
         body: ChatRequest = decode(_decoder, await read_body(request))
-        entry = self.gateway.resolve(call, body.model)
+        entry = self.gateway.resolve_text(call, body.model)
         call.metadata = body.metadata or {}
         call.service_tier = to_service_tier(body)
         generation_request = to_request(body, entry)

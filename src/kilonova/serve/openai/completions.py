@@ -64,7 +64,7 @@ class Completions:
     async def create(self, request: Request, call: Call) -> Response:
         """Answers one request, streamed or whole; choices are in the order of the prompts, `n` for each."""
         body: CompletionRequest = decode(_decoder, await read_body(request))
-        entry = self.gateway.resolve(call, body.model)
+        entry = self.gateway.resolve_text(call, body.model)
         call.metadata = body.metadata or {}
         call.service_tier = to_service_tier(body)
         n = body.n or 1

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -23,12 +23,15 @@ from kilonova.core.errors import (
     Throttled,
     Unauthenticated,
     Unavailable,
+    UnsuitableModel,
 )
 from kilonova.serve.call import Call, Protocol, call_of
 from kilonova.serve.generation import ClientDisconnected
 from kilonova.serve.http import BodyTooLarge, retry_after_header
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Handler = Callable[[Request, Call], Awaitable[Response]]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -73,6 +76,8 @@ def to_openai_error(error: Exception) -> OpenAIError:
         return error
     if isinstance(error, ModelNotFound):
         return OpenAIError(404, str(error), invalid, param="model", code="model_not_found")
+    if isinstance(error, UnsuitableModel):
+        return OpenAIError(404, f"This model is not supported in this endpoint: {error}.", invalid, param="model")
     if isinstance(error, ContextLengthExceeded):
         return OpenAIError(400, str(error), invalid, param=_param(error), code="context_length_exceeded")
     if isinstance(error, BodyTooLarge):
@@ -128,8 +133,20 @@ def fields_named(names: Mapping[str, str]) -> Iterator[None]:
 
 def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     """A request of the decoder's type; raises InvalidRequest that names the parameter at fault."""
-    try:
+    with _worded():
         return decoder.decode(body)
+
+
+def convert(fields: Mapping[str, str], kind: type[T]) -> T:
+    """A request of the fields of a form, which are texts; raises InvalidRequest as `decode` does."""
+    with _worded():
+        return msgspec.convert(fields, kind, strict=False)
+
+
+@contextlib.contextmanager
+def _worded() -> Iterator[None]:
+    try:
+        yield
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at ")
         path = path.removeprefix("`key` in ").strip("`").removeprefix("$").replace("[...]", "").lstrip(".")

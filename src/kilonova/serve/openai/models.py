@@ -35,7 +35,7 @@ class Models:
 
     async def embeddings(self, request: Request, call: Call) -> Response:
         """Refused, as no model here makes embeddings; the error tells what there is."""
-        names = ", ".join(entry.name for entry in self.gateway.entries(call))
+        names = ", ".join(entry.name for entry in self.gateway.entries(call) if not entry.makes_pictures)
         raise OpenAIError(
             404,
             "There is no embedding model here. "
@@ -49,11 +49,17 @@ class Models:
 def _to_model(entry: ModelEntry) -> dict[str, Any]:
     # As vLLM lists adapters and lengths.
     parent = {"parent": entry.base} if entry.base else {}
+    length = {"max_model_len": entry.context_length} if entry.context_length else {}
     return {
         "id": entry.name,
         "object": "model",
         "created": int(entry.created.timestamp()),
         "owned_by": entry.provider,
-        "max_model_len": entry.context_length,
+        # As OpenRouter lists them.
+        "architecture": {
+            "input_modalities": entry.input_modalities,
+            "output_modalities": entry.output_modalities,
+        },
+        **length,
         **parent,
     }

@@ -59,7 +59,7 @@ class Responses:
     async def create(self, request: Request, call: Call) -> Response:
         """Answers one request, streamed or whole."""
         body: ResponseRequest = decode(_decoder, await read_body(request))
-        entry = self.gateway.resolve(call, body.model)
+        entry = self.gateway.resolve_text(call, body.model)
         call.metadata = body.metadata or {}
         call.service_tier = to_service_tier(body)
         if body.store and self.store is None:
@@ -87,7 +87,7 @@ class Responses:
     async def count(self, request: Request, call: Call) -> Response:
         """The input tokens that a request would be billed for."""
         body: InputTokensRequest = decode(_count_decoder, await read_body(request))
-        entry = self.gateway.resolve(call, body.model)
+        entry = self.gateway.resolve_text(call, body.model)
         _, generation_request = await self._to_request(call, body, entry, f"resp_{uuid.uuid4().hex}")
         with fields_named(_FIELDS):
             tokens = await self.gateway.count_tokens(call, entry, generation_request)

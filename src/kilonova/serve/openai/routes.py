@@ -10,6 +10,7 @@ from kilonova.serve.gateway import Gateway
 from kilonova.serve.openai.chat import ChatCompletions
 from kilonova.serve.openai.completions import Completions
 from kilonova.serve.openai.errors import Handler, endpoint
+from kilonova.serve.openai.images import FILES_PREFIX, Images
 from kilonova.serve.openai.models import Models
 from kilonova.serve.openai.responses import Responses
 from kilonova.serve.openai.store import ResponseStore
@@ -24,6 +25,7 @@ def routes(gateway: Gateway, database: Database | None = None) -> list[Route]:
     models = Models(gateway)
     responses = Responses(gateway, None if database is None else ResponseStore(database))
     tokens = Tokens(gateway)
+    images = Images(gateway)
     kept = "/v1/responses/{response_id}"
     below_v1: list[tuple[str, str, str, Handler]] = [
         ("GET", "/v1/models", "models", models.list),
@@ -33,6 +35,9 @@ def routes(gateway: Gateway, database: Database | None = None) -> list[Route]:
         ("POST", "/v1/completions", "completions", Completions(gateway).create),
         ("POST", "/v1/responses", "responses", responses.create),
         ("POST", "/v1/responses/input_tokens", "responses", responses.count),
+        ("POST", "/v1/images/generations", "images.generations", images.generate),
+        ("POST", "/v1/images/edits", "images.edits", images.edit),
+        ("POST", "/v1/images/variations", "images.variations", images.vary),
         ("GET", kept, "responses", responses.retrieve),
         ("DELETE", kept, "responses", responses.delete),
         ("GET", f"{kept}/input_items", "responses", responses.list_input_items),
@@ -48,4 +53,7 @@ def routes(gateway: Gateway, database: Database | None = None) -> list[Route]:
             ("POST", f"{prefix}/detokenize", "detokenize", tokens.detokenize),
             ("GET", f"{prefix}/tokenizer_info", "tokenizer_info", tokens.info),
         ]
-    return [Route(path, endpoint(operation, handler), methods=[method]) for method, path, operation, handler in table]
+    return [
+        *(Route(path, endpoint(operation, handler), methods=[method]) for method, path, operation, handler in table),
+        Route(f"{FILES_PREFIX}{{name}}", images.file, methods=["GET"]),
+    ]

@@ -103,12 +103,12 @@ class Tokens:
         )
 
     async def _tokenizer(self, call: Call, name: str | None) -> tuple[ModelEntry, Tokenizer]:
-        entry = self.gateway.resolve(call, self._only_name(call) if name is None else name)
+        entry = self.gateway.resolve_text(call, self._only_name(call) if name is None else name)
         return entry, await self.gateway.tokenizer(entry)
 
     def _only_name(self, call: Call) -> str:
         """The model a request means that names none. Raises InvalidRequest unless all share a tokenizer."""
-        entries = self.gateway.entries(call)
+        entries = [entry for entry in self.gateway.entries(call) if not entry.makes_pictures]
         if len({_tokenizer_file(self._whole(entry)) for entry in entries}) != 1:
             names = ", ".join(entry.name for entry in entries)
             raise InvalidRequest(f"Name a 'model', as those here have tokenizers of their own: {names}.", field="model")

@@ -64,7 +64,10 @@ def log_call(call: Call) -> None:
         "abandoned": call.is_abandoned,
     }
     text = f"{call.id} {call.method} {call.path} {call.status} {milliseconds:.1f} ms"
-    if call.generations:
+    if call.images is not None:
+        fields |= {"images": call.image_count, "image_size": call.images.size}
+        text += f" {call.model} {call.image_count} pictures of {call.images.size}"
+    elif call.generations:
         usage = call.usage
         first = min(
             (progress.time_to_first_token for progress in (each.progress() for each in call.generations)), default=0

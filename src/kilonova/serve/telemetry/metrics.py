@@ -75,6 +75,7 @@ class Metrics:
             "requests_abandoned", "Requests whose client went before the end.", "operation", "model"
         )
         self._tokens = counter("tokens", "Tokens of requests that are over.", "model", "kind")
+        self._images = counter("images", "Pictures of requests that are over.", "model", "quality", "size")
         self._latency = histogram("request", "From a request's arrival to its last byte.", "operation", "model")
         self._first_token = histogram("time_to_first_token", "From submission to the first token.", "model")
         self._queue = histogram("queue", "Waited for a place in the engine.", "model")
@@ -106,6 +107,10 @@ class Metrics:
             self._abandoned.labels(call.operation, call.model).inc()
         if not call.generations:
             return
+        if call.images is not None and call.image_count:
+            # By what a picture costs: up to 1024 x 1024 pixels, and more.
+            size = "1024" if call.images.pixels <= 1024 * 1024 else "2048"
+            self._images.labels(call.model, call.images.quality, size).inc(call.image_count)
         usage = call.usage
         for kind, count in (
             ("input", usage.input_tokens),
@@ -175,6 +180,13 @@ class Metrics:
             steps.add_metric([model], stats.steps)
             step_requests.add_metric([model], stats.step_requests)
             step_seconds.add_metric([model], stats.step_seconds)
+        for model, studio in self._models.studios.items():
+            drawing = studio.stats()
+            up.add_metric([model], 1)
+            running.add_metric([model], drawing.running)
+            waiting.add_metric([model], drawing.waiting)
+            steps.add_metric([model], drawing.steps)
+            step_seconds.add_metric([model], drawing.step_seconds)
         for model in set(self._models.down) - set(self._models.engines):
             up.add_metric([model], 0)
         for model, count in self._models.restarts.items():

@@ -1,4 +1,5 @@
-"""OpenTelemetry traces: a span for each request, and within it one for the queue, the prompt and the answer.
+"""OpenTelemetry traces: a span for each request, and within it one for the queue, the prompt and the answer, or for the
+queue and the drawing of pictures.
 
 Spans are made when a request is over, from times noted while it ran, so that they cost nothing per token. Attributes
 follow OpenTelemetry's semantic conventions for generative AI; no text of prompts or answers is among them.
@@ -85,7 +86,12 @@ class Traces:
         start, end = call.submitted or call.started, call.started + call.latency
         admitted = end if progress.queue_time is None else start + progress.queue_time
         first = start + progress.time_to_first_token if progress.time_to_first_token else end
-        for name, begin, finish in (("queue", start, admitted), ("prompt", admitted, first), ("decode", first, end)):
+        phases = [("queue", start, admitted)]
+        if call.images is not None:
+            phases.append(("draw", admitted, end))
+        else:
+            phases += [("prompt", admitted, first), ("decode", first, end)]
+        for name, begin, finish in phases:
             if finish > begin:
                 attributes = {"gen_ai.choice.index": index}
                 part = self._tracer.start_span(name, context, start_time=self._time(begin), attributes=attributes)
@@ -96,6 +102,8 @@ class Traces:
 
 
 def _operation(call: Call) -> str:
+    if call.images is not None:
+        return "generate_content"
     return _OPERATIONS.get(call.operation, "chat")
 
 
@@ -115,7 +123,14 @@ def _attributes(call: Call) -> Mapping[str, Any]:
         attributes["kilonova.key.id"] = call.principal.key_id
     if call.error:
         attributes["error.type"] = call.error
-    if call.generations:
+    if call.images is not None:
+        attributes |= {
+            "gen_ai.output.type": "image",
+            "gen_ai.request.choice.count": call.images.count,
+            "kilonova.image.size": call.images.size,
+            "kilonova.image.quality": call.images.quality,
+        }
+    elif call.generations:
         usage = call.usage
         attributes["gen_ai.usage.input_tokens"] = usage.input_tokens
         attributes["gen_ai.usage.output_tokens"] = usage.output_tokens

@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from kilonova.data.pictures.batches import PictureBatch, PictureBatches, Pictures, first_pictures, to_batch
+from kilonova.data.pictures.dolls import DollPictures, DollSource
 from kilonova.data.pictures.sources import ParquetPictures, PictureSource
 from kilonova.data.pictures.world import WorldPictures, WorldSource
 from kilonova.train.context import RunContext
@@ -26,7 +28,7 @@ class PictureContext(RunContext):
         """The recipe's micro-batches for this rank."""
         recipe = self.recipe
         return PictureBatches(
-            self._read(recipe.pictures.sources, recipe.pictures.worlds),
+            self.sources(),
             recipe.pictures.sizes,
             recipe.batch_size,
             recipe.micro_batch_size,
@@ -35,15 +37,26 @@ class PictureContext(RunContext):
             num_ranks=self.num_ranks,
         )
 
-    def validation_batches(self) -> dict[str, list[PictureBatch]]:
+    def sources(self) -> list[Pictures]:
+        """All that is learnt from, in the order of the recipe."""
+        pictures = self.recipe.pictures
+        return self._read(pictures.sources, pictures.worlds, pictures.dolls)
+
+    def validation_pictures(self) -> dict[str, list[tuple[np.ndarray, str]]]:
         """The first pictures of each validation source, by its name, at the recipe's first size."""
-        pictures, size = self.recipe.pictures, self.recipe.micro_batch_size
-        result = {}
-        for source in self._read(pictures.validation, pictures.validation_worlds):
-            found = first_pictures(source, pictures.sizes[0], pictures.validation_pictures)
-            parts = [found[start : start + size] for start in range(0, len(found), size)]
-            result[source.source.name] = [to_batch(part) for part in parts]
-        return result
+        pictures = self.recipe.pictures
+        return {
+            source.source.name: first_pictures(source, pictures.sizes[0], pictures.validation_pictures)
+            for source in self._read(pictures.validation, pictures.validation_worlds)
+        }
+
+    def validation_batches(self) -> dict[str, list[PictureBatch]]:
+        """`validation_pictures` as micro-batches."""
+        size = self.recipe.micro_batch_size
+        return {
+            name: [to_batch(found[start : start + size]) for start in range(0, len(found), size)]
+            for name, found in self.validation_pictures().items()
+        }
 
     def autocast(self) -> AbstractContextManager[object]:
         """The number format of the run, for the arithmetic of networks."""
@@ -54,15 +67,15 @@ class PictureContext(RunContext):
         pictures = self.recipe.pictures
         return {
             "sizes": [list(size) for size in pictures.sizes],
-            "sources": [
-                asdict(source.source) | {"pictures": len(source)}
-                for source in self._read(pictures.sources, pictures.worlds)
-            ],
+            "sources": [asdict(source.source) | {"pictures": len(source)} for source in self.sources()],
         }
 
-    def _read(self, sources: Iterable[PictureSource], worlds: Iterable[WorldSource]) -> list[Pictures]:
+    def _read(
+        self, sources: Iterable[PictureSource], worlds: Iterable[WorldSource], dolls: Iterable[DollSource] = ()
+    ) -> list[Pictures]:
         root = self.recipe.pictures.root
         return [
             *(ParquetPictures(source, root) for source in sources),
             *(WorldPictures(source) for source in worlds),
+            *(DollPictures(source) for source in dolls),
         ]

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kilonova.data.pictures.batches import PictureBatch
+from kilonova.core.errors import ConfigError
 from kilonova.models.components import Component, save_folder
+from kilonova.models.condition import Condition
+from kilonova.models.dit.model import DiTBlock
 from kilonova.models.sizing import BackboneConfig, forward_flops
 from kilonova.models.text_encoder.model import TextTransformer
 from kilonova.models.text_encoder.tokenized import TransformerTextEncoder
-from kilonova.studio.flow import interpolate, resolution_shift, sample_timesteps, to_velocity
+from kilonova.models.uvit.model import UViTBlock
+from kilonova.studio.flow import interpolate, shortcut_target, to_velocity
 from kilonova.studio.samplers import initial_noise
+from kilonova.studio.settings import SamplingSettings
 from kilonova.train.averaging import WeightAverage
 from kilonova.train.objective import Loss
+from kilonova.train.pictures.ahead import Ahead
+from kilonova.train.pictures.conditions import untouched
 from kilonova.train.pictures.context import PictureContext
+from kilonova.train.pictures.flow_batches import FlowBatch, FlowBatches, fixed_batch
 from kilonova.train.pictures.parts import starting_parts
 
 _SPATIAL_FACTOR = 8
 # For the count of operations alone.
 _TYPICAL_TEXT_TOKENS = 16
+# The step from which a shortcut is first made is as good as none (arXiv 2410.12557, section 3).
+_SMALLEST_STEP = 1 / 128
+_BLOCK_VARIANTS = 32
 PIPELINE_CLASS = "KilonovaCanvasPipeline"
-
-
-@dataclass(frozen=True)
-class FlowBatch:
-    """Pictures `[B, 4, H, W]` with what a step draws for each: a caption or none, a time, and the seed of its noise."""
-
-    images: Tensor
-    captions: list[str]
-    timesteps: Tensor
-    noise_seeds: list[int]
 
 
 class FlowModel(nn.Module):
@@ -51,56 +50,49 @@ class FlowModel(nn.Module):
 class FlowObjective:
     """The squared error of the velocity from data to noise, a mean over a picture's latents; the items are pictures.
 
-    What is evaluated and exported is the average of the weights.
+    Of shortcuts it is the error of the mean velocity of a large step, against that of two of half of it by the average
+    of the weights. What is evaluated and exported is that average.
     """
 
     def __init__(self, context: PictureContext) -> None:
         recipe, section = context.recipe, context.recipe.flow
         parts = starting_parts(context.recipe)
-        self._context, self._section = context, section
+        config: BackboneConfig = parts.transformer.config
+        if section.shortcut and not config.step_size_embeds:
+            raise ConfigError("flow.shortcut: the backbone takes no step size; set model.config.step_size_embeds")
+        self._context, self._conditional = context, section.conditions.any
         self._autoencoder = parts.autoencoder.requires_grad_(False).to(context.device)
         self._model = FlowModel(parts.transformer, parts.text_encoder, section.ema_decay).to(context.device)
-        self._prediction = parts.transformer.config.prediction
+        self._config = config
         self._tokenizer = parts.tokenizer
         self._texts = TransformerTextEncoder(self._model.text_encoder, parts.tokenizer)
-        self._transformer = torch.compile(self._model.transformer) if recipe.compile else self._model.transformer
+        if recipe.compile:
+            _compile_blocks(self._model.transformer)
         self.trained: nn.Module = self._model
-        self._pictures = context.batches()
         width, height = (side // _SPATIAL_FACTOR for side in recipe.pictures.sizes[0])
-        self._base_positions = width * height
-        self.tokens_per_step = recipe.batch_size * self._base_positions
-        config: BackboneConfig = parts.transformer.config
-        self.flops_per_token = 3 * forward_flops(config, height, width, _TYPICAL_TEXT_TOKENS) / self._base_positions
+        base_positions = width * height
+        self._scheduler = _scheduler_config(context, base_positions)
+        batches = FlowBatches(context, base_positions, self._autoencoder)
+        # A CPU that trains has no time to spare for what comes next.
+        self.micro_batches: Callable[[int], list[FlowBatch]] = (
+            Ahead(batches) if context.device.type == "cuda" else batches
+        )
+        self.tokens_per_step = recipe.batch_size * base_positions
+        self.flops_per_token = 3 * forward_flops(config, height, width, _TYPICAL_TEXT_TOKENS) / base_positions
+        size = recipe.micro_batch_size
         self._validation = {
-            name: [self._fixed_batch(batch) for batch in batches]
-            for name, batches in context.validation_batches().items()
+            name: [fixed_batch(found[start : start + size]) for start in range(0, len(found), size)]
+            for name, found in context.validation_pictures().items()
         }
 
-    def micro_batches(self, step: int) -> list[FlowBatch]:
-        batches = self._pictures(step)
-        count = sum(len(batch.images) for batch in batches)
-        section = self._section
-        generator = _generator(self._context.recipe.seed, step, self._context.rank)
-        shift = resolution_shift(batches[0].images[0, 0].numel() // _SPATIAL_FACTOR**2, self._base_positions)
-        timesteps = sample_timesteps(
-            count, generator, mean=section.timestep_mean, std=section.timestep_std, shift=section.timestep_shift * shift
-        )
-        dropped = torch.rand(count, generator=generator) < section.text_dropout
-        seeds = torch.randint(2**62, (count,), generator=generator).tolist()
-        result = []
-        first = 0
-        for batch in batches:
-            part = slice(first, first + len(batch.images))
-            captions = ["" if drop else text for text, drop in zip(batch.captions, dropped[part], strict=True)]
-            result.append(FlowBatch(batch.images, captions, timesteps[part], seeds[part]))
-            first = part.stop
-        return result
-
     def num_items(self, batch: FlowBatch) -> int:
-        return len(batch.images)
+        return len(batch.captions)
 
     def loss(self, batch: FlowBatch) -> Loss:
-        return Loss(self._errors(batch).sum())
+        total = self._errors(batch).sum()
+        if self._conditional:
+            total = total + untouched(self._model.transformer)
+        return Loss(total)
 
     def step_done(self) -> None:
         self._model.average.update(self._model)
@@ -116,14 +108,13 @@ class FlowObjective:
 
     def export(self, directory: Path) -> None:
         """Write a whole folder: transformer, text encoder and tokenizer, autoencoder, and how to sample."""
-        scheduler = {"_class_name": "RectifiedFlow", "base_tokens": self._base_positions}
         with self._model.average.applied(self._model):
             components: dict[str, Component] = {
                 "transformer": self._model.transformer,
                 "text_encoder": self._model.text_encoder,
                 "tokenizer": self._tokenizer,
                 "vae": self._autoencoder,
-                "scheduler": scheduler,
+                "scheduler": self._scheduler,
             }
             dtype = getattr(torch, self._context.recipe.save_dtype)
             save_folder(components, directory, PIPELINE_CLASS, dtype=dtype)
@@ -139,27 +130,67 @@ class FlowObjective:
 
     def _errors(self, batch: FlowBatch) -> Tensor:
         """The error of each picture, float32 `[B]`."""
-        device = self._context.device
+        device, given = self._context.device, batch.given
+        with self._context.autocast(), torch.no_grad():
+            pictures = given.pictures.to(device)
+            latents = (pictures if given.encoded else self._autoencoder.encode(pictures)).float()
+        condition = given.condition(latents)
+        data = latents[given.targets.to(device)]
+        noise = _noise(data.shape[1:], batch.noise_seeds).to(device)
+        timesteps, step_sizes = batch.timesteps.to(device), batch.step_sizes.to(device)
+        noisy = interpolate(data, noise, timesteps)
+        expected = noise - data
+        shortcuts = batch.step_sizes.nonzero().flatten().tolist()
+        if shortcuts:
+            expected[shortcuts] = self._shortcut(batch, noisy, condition, shortcuts)
+        velocity = self._velocity(noisy, timesteps, batch.captions, condition, step_sizes)
+        return (velocity - expected).square().mean((1, 2, 3))
+
+    @torch.no_grad()
+    def _shortcut(self, batch: FlowBatch, noisy: Tensor, condition: Condition | None, rows: list[int]) -> Tensor:
+        """What the given `rows` of a batch are to learn, from the average of the weights."""
+        captions = [batch.captions[row] for row in rows]
+        own = None if condition is None else condition.map(lambda tensor: tensor[rows])
+
+        def velocity(latents: Tensor, timestep: Tensor, step_size: Tensor) -> Tensor:
+            asked = torch.where(step_size > _SMALLEST_STEP, step_size, 0.0)
+            return self._velocity(latents, timestep, captions, own, asked)
+
+        device = noisy.device
+        with self._model.average.applied(self._model):
+            timesteps, halves = batch.timesteps[rows].to(device), batch.step_sizes[rows].to(device) / 2
+            return shortcut_target(velocity, noisy[rows], timesteps, halves)
+
+    def _velocity(
+        self, noisy: Tensor, timesteps: Tensor, captions: list[str], condition: Condition | None, step_sizes: Tensor
+    ) -> Tensor:
         with self._context.autocast():
-            with torch.no_grad():
-                latents = self._autoencoder.encode(batch.images.to(device))
-            noise = _noise(latents.shape[1:], batch.noise_seeds).to(device)
-            timesteps, latents = batch.timesteps.to(device), latents.float()
-            noisy = interpolate(latents, noise, timesteps)
-            text = self._texts.encode(batch.captions)
-            prediction = self._transformer(noisy, timesteps, text.states, text.mask).float()
-        velocity = to_velocity(prediction, self._prediction, noisy, timesteps)
-        return (velocity - (noise - latents)).square().mean((1, 2, 3))
-
-    def _fixed_batch(self, batch: PictureBatch) -> FlowBatch:
-        count = len(batch.images)
-        timesteps = (torch.arange(count) + 0.5) / count
-        return FlowBatch(batch.images, batch.captions, timesteps, list(range(count)))
+            text = self._texts.encode(captions)
+            asked = step_sizes if self._config.step_size_embeds else None
+            prediction = self._model.transformer(noisy, timesteps, text.states, text.mask, condition, asked).float()
+        return to_velocity(prediction, self._config.prediction, noisy, timesteps)
 
 
-def _generator(*key: int) -> torch.Generator:
-    """A generator of its own for each key."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+def _scheduler_config(context: PictureContext, base_positions: int) -> dict[str, Any]:
+    """How to sample, as `studio.settings.SamplingSettings` reads it; ConfigError for what it does not take."""
+    recipe = context.recipe
+    settings = {
+        **recipe.flow.sampling,
+        "base_tokens": base_positions,
+        "sizes": [list(size) for size in dict.fromkeys(recipe.pictures.sizes)],
+        "few_step": recipe.flow.shortcut > 0,
+    }
+    SamplingSettings.from_dict(settings, "flow.sampling")
+    return {"_class_name": "RectifiedFlow", **settings}
+
+
+def _compile_blocks(transformer: nn.Module) -> None:
+    """Compile the blocks that repeat, once for all, as sequences are of many lengths; or else the whole network."""
+    blocks: list[nn.Module] = [module for module in transformer.modules() if isinstance(module, UViTBlock | DiTBlock)]
+    # With and without gradients, skips and hidden tokens, and batches of one apart.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _BLOCK_VARIANTS)
+    for module in blocks or [transformer]:
+        module.compile(dynamic=True)
 
 
 def _noise(shape: torch.Size, seeds: list[int]) -> Tensor:

@@ -1,0 +1,1 @@
+"""What a picture shows and where: things, grounds and what a phrase names."""

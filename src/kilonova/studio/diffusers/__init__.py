@@ -1,0 +1,1 @@
+"""Picture models of the diffusers library behind the studio's tasks."""
