@@ -28,9 +28,9 @@ def import_model(
 ) -> ModelEntry:
     """Make a Hugging Face or PEFT directory, or a folder of components, known as `name` in later runs.
 
-    Its files are copied, or with `link` referred to where they are. The checkpoint is checked first, down to names
-    and shapes of its tensors where they are in a layout of ours; a name already imported is a `ConfigError`. `base` is the name of the model that an
-    adapter belongs to, where `source` does not tell.
+    Its files are copied, or with `link` referred to where they are. What is in a layout of ours is checked first, down
+    to names and shapes of its tensors; a name already imported is a `ConfigError`. `base` is the name of the model that
+    an adapter belongs to, where `source` does not tell.
     """
     source = Path(source).expanduser().resolve()
     destination = (home or models_home()) / check_name(name)
