@@ -1,11 +1,13 @@
 """Takes the pictures in docs/console.md, from a server of the shipped Micro with invented keys and usage.
 
-python scripts/console_screenshots.py    # needs the dev extra, and Chromium
+python scripts/console_screenshots.py                    # needs the dev extra, and Chromium
+python scripts/console_screenshots.py --canvas FOLDER    # with Pictures, which takes a model that makes some
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import random
 import shutil
@@ -19,8 +21,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from kilonova.data.world.render import render
+from kilonova.data.world.sampling import sample_scene
 from kilonova.serve.call import KeyLimits
 from kilonova.serve.database import Database, default_url
 from kilonova.serve.keys.master import FILE_NAME, MasterKey
@@ -37,13 +42,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "docs")
     parser.add_argument("--port", type=int, default=8642)
+    parser.add_argument("--canvas", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         key = invent(Path(directory))
         command = [str(Path(sys.executable).with_name("kilonova")), "serve", "--data", directory]
+        if arguments.canvas is not None:
+            command += ["--model", f"amazon.nova-canvas-v1:0={arguments.canvas}"]
         server = subprocess.Popen([*command, "--port", str(arguments.port)], stdout=subprocess.DEVNULL)
         try:
-            take(f"http://127.0.0.1:{arguments.port}", key, arguments.output)
+            take(f"http://127.0.0.1:{arguments.port}", key, arguments.output, pictures=arguments.canvas is not None)
         finally:
             server.terminate()
             server.wait()
@@ -115,8 +123,8 @@ def call(chance: random.Random, key: Key, started: int) -> dict[str, Any]:
     }
 
 
-def take(url: str, key: str, output: Path) -> None:
-    """The four pictures."""
+def take(url: str, key: str, output: Path, *, pictures: bool) -> None:
+    """The four pictures, and that of Pictures."""
     wait_for(url)
     executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with sync_playwright() as playwright:
@@ -131,6 +139,10 @@ def take(url: str, key: str, output: Path) -> None:
         page.get_by_role("tab", name="Settings").click()
         save(page, output / "console-chat-dark.png")
         page.emulate_media(color_scheme="light")
+        if pictures:
+            page.keyboard.press("Alt+2")
+            paint(page)
+            save(page, output / "console-pictures.png")
         page.keyboard.press("Alt+3")
         page.get_by_role("radio", name="Key").check()
         page.get_by_role("rowheader", name="support-bot").wait_for()
@@ -175,10 +187,37 @@ def converse(page: Page) -> None:
         page.locator(".answer:not(.streaming)").nth(number).wait_for()
 
 
+def paint(page: Page) -> None:
+    """A scene in which what stands in the middle is to be replaced."""
+    scene = render(sample_scene(31), 512).image[..., :3]
+    file = io.BytesIO()
+    Image.fromarray(scene).save(file, "PNG")
+    page.get_by_role("radio", name="Replace").check()
+    slot = page.get_by_role("group", name="Picture", exact=True)
+    slot.locator("input[type=file]").set_input_files(
+        {"name": "scene.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    )
+    page.locator(".mask-stage canvas").wait_for()
+    box = page.locator(".mask-stage canvas").bounding_box()
+    assert box is not None
+    places = [(0.38, 0.72), (0.72, 0.72), (0.72, 0.82), (0.4, 0.82), (0.45, 0.93), (0.66, 0.93)]
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=8)
+    page.mouse.up()
+    page.locator("#prompt").fill("a little red car")
+    page.get_by_role("spinbutton", name="Seed").fill("12")
+
+
 def save(page: Page, path: Path) -> None:
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)
-    page.screenshot(path=path)
+    with Image.open(io.BytesIO(page.screenshot())) as image:
+        # A third of the bytes, and hardly another picture: the page has few colours.
+        few = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size // 1024} KiB")
 
 

@@ -39,6 +39,8 @@ def test_the_stages_run_one_after_another(
     gpu = train("canvas/flow-gpu", [*SIZE, *FEW, *MACHINE, *narrow, *few])
     assert load_folder(gpu)["scheduler"] == load_folder(directory)["scheduler"]
     assert len(list(Path("runs/canvas/latents").iterdir())) == 3
+    rival = train("canvas/compare", [*SIZE, *FEW, *MACHINE, *narrow, "pictures.worlds.0.scenes=2"])
+    assert not SamplingSettings.from_dict(load_folder(rival)["scheduler"], "scheduler_config.json").few_step
     parts = load_folder(directory)
     assert isinstance(parts["vae"], ImageAutoencoder)
     assert parts["vae"].config.latents_std is not None

@@ -41,7 +41,16 @@ STAGES = {
     "micro/grpo": ("grpo.rollout.prompts=2", "grpo.rollout.max_new_tokens=8", "grpo.group_size=2"),
     "micro/lora": (),
 }
-ELSEWHERE = {"scaling/micro", "canvas/autoencoder", "canvas/flow"}
+ELSEWHERE = {
+    "scaling/micro",
+    "canvas/autoencoder",
+    "canvas/classifier",
+    "canvas/compare",
+    "canvas/flow",
+    "canvas/flow-gpu",
+    "canvas/segmenter",
+    "canvas/segmenter-gpu",
+}
 TEXT = "the quick brown fox jumps over a lazy dog while wizards vex judges and sphinx of black quartz"
 
 

@@ -47,7 +47,7 @@ def test_a_pass_sees_every_picture_and_all_sizes_occur(pictures: ParquetPictures
     shapes = set()
     for step in range(40):
         for batch in batches(step):
-            captions.update(batch.captions)
+            captions.update(" ".join(caption.split()[:2]) for caption in batch.captions)
             shapes.add(tuple(batch.images.shape[1:]))
     assert set(captions.values()) == {20}
     assert shapes == {(4, 32, 32), (4, 24, 48)}

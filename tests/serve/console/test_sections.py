@@ -41,7 +41,7 @@ def test_colours_can_be_told_apart(family, open_page, scheme):
 
 def test_every_section_is_named_for_assistive_technology(family, open_page):
     page = open_page(family)
-    for number, heading in enumerate(("Chat", "Usage", "Keys"), 1):
+    for number, heading in enumerate(("Chat", "Pictures", "Usage", "Keys"), 1):
         page.keyboard.press(f"Alt+{number}")
         page.get_by_role("heading", name=heading, level=1).wait_for()
         assert page.evaluate(NAMELESS) == []
@@ -77,7 +77,7 @@ def test_the_keyboard_reaches_everything_in_order(family, open_page):
 
 def test_narrow_screens_need_no_scrolling_sideways(family, open_page):
     page = open_page(family, viewport={"width": 360, "height": 640})
-    for number in (1, 2, 3):
+    for number in (1, 2, 3, 4):
         page.keyboard.press(f"Alt+{number}")
         page.wait_for_timeout(200)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -136,10 +136,10 @@ def test_from_the_first_key_to_its_end(open_page, tmp_path):
         other.get_by_role("tab", name="Code").click()
         assert "$KILONOVA_API_KEY" in other.locator(".code-panel pre").first.inner_text()
         assert "sk-" not in other.locator(".code-panel").inner_text()
-        other.keyboard.press("Alt+3")
+        other.keyboard.press("Alt+4")
         assert "Managing keys takes a key with the operation keys.manage" in other.locator(".page:visible").inner_text()
 
-        page.keyboard.press("Alt+2")
+        page.keyboard.press("Alt+3")
         page.get_by_role("radio", name="Key").check()
         used = page.get_by_role("row", name=re.compile("^app"))
         used.wait_for()
@@ -149,7 +149,7 @@ def test_from_the_first_key_to_its_end(open_page, tmp_path):
         page.get_by_role("radio", name="Requests").check()
         assert page.locator(".chart .bar rect.series-0").count() == 1
 
-        page.keyboard.press("Alt+3")
+        page.keyboard.press("Alt+4")
         page.get_by_role("button", name="Revoke app").click()
         page.get_by_role("button", name="Revoke it for good").click()
         page.get_by_role("row", name=re.compile("^app.*revoked")).wait_for()

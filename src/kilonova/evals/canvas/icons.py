@@ -30,7 +30,7 @@ COLUMNS = ("style", "group", "name")
 class Icon:
     """A real picture uint8 RGBA, the same as a training step might see it, its caption, and the values of `COLUMNS`.
 
-    `picture` is as large as fits; `view` is at a random place and half of the time before a random colour.
+    `picture` is as large as fits; `view` is at a random place and perhaps before a colour.
     """
 
     picture: np.ndarray
@@ -70,5 +70,6 @@ def _icons(root: str | Path, split: str, size: int, seed: int, limit: int) -> li
 
 def _icon(pictures: ParquetPictures, index: int, size: int, generator: np.random.Generator) -> Icon:
     labels = {name: str(pictures.fields(index)[name]) for name in COLUMNS}
-    view, caption = pictures.view(index, size, size, generator)
+    view, _ = pictures.view(index, size, size, generator)
+    caption = pictures.caption(index, generator)
     return Icon(place(pictures.picture(index), size, size), view, caption, labels)

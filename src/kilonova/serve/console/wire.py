@@ -51,7 +51,7 @@ class NewKey(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def describe_model(entry: ModelEntry, price_entry: str, price: Price) -> dict[str, Any]:
-    """A model with its price in dollars per million tokens, None where the price book has none."""
+    """A model with its price in dollars, of a million tokens and of a picture; None where the price book has none."""
     cache_read = price.input if price.cache_read is None else price.cache_read
     return {
         "name": entry.name,
@@ -69,6 +69,10 @@ def describe_model(entry: ModelEntry, price_entry: str, price: Price) -> dict[st
             "input": float(price.input),
             "output": float(price.output),
             "cache_read": float(cache_read),
+            "image": float(price.image),
+            "image_large": float(price.image_large),
+            "image_premium": float(price.image_premium),
+            "image_premium_large": float(price.image_premium_large),
         }
         if price_entry
         else None,

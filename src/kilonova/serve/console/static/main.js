@@ -10,11 +10,12 @@ import { session } from "./lib/session.js";
 import { openShortcuts, pressed } from "./lib/shortcuts.js";
 import { themeButton } from "./lib/theme-button.js";
 import { keys } from "./keys/index.js";
+import { pictures } from "./pictures/index.js";
 import { usage } from "./usage/index.js";
 
 // A section is { id, title, icon, mount }. `mount()` is called when it is first opened, and gives { element } and what
 // it wants of: `side` (an element below the navigation), `shown()` (called each time it is opened) and `shortcuts`.
-const SECTIONS = [chat, usage, keys];
+const SECTIONS = [chat, pictures, usage, keys];
 const RETRY_EVERY = 3000;
 
 const main = document.getElementById("main");

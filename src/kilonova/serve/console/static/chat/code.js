@@ -1,5 +1,7 @@
 // The lines that ask a server the same with curl, openai and boto3.
 
+import { bedrockClient, keywords, openaiClient } from "../lib/python.js";
+
 /**
  * A chat request is { model, bedrockId, system, messages: [{ role, text }], temperature, topP, maxTokens, seed }, where
  * the last two may be null. `url` is the server's, and `keyed` says whether it asks for a key.
@@ -33,12 +35,11 @@ function writeCurl(request, url, keyed) {
 }
 
 function writeOpenai(request, url, keyed) {
-  const key = keyed ? 'os.environ["KILONOVA_API_KEY"]' : '"local"';
   return [
     ...(keyed ? ["import os", ""] : []),
     "from openai import OpenAI",
     "",
-    `client = OpenAI(base_url=${literal(`${url}/v1`)}, api_key=${key})`,
+    openaiClient(url, keyed),
     `stream = client.chat.completions.create(${keywords(toBody(request))})`,
     "for chunk in stream:",
     "    if chunk.choices:",
@@ -56,40 +57,13 @@ function writeBoto3(request, url, keyed) {
     inferenceConfig: inference,
     ...(request.seed === null ? {} : { additionalModelRequestFields: { inferenceConfig: { seed: request.seed } } }),
   };
-  const credentials = keyed
-    ? ["    # AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are read from the environment."]
-    : ['    aws_access_key_id="local",', '    aws_secret_access_key="local",'];
   return [
     "import boto3",
     "",
-    "bedrock = boto3.client(",
-    '    "bedrock-runtime",',
-    `    endpoint_url=${literal(url)},`,
-    '    region_name="us-east-1",',
-    ...credentials,
-    ")",
+    ...bedrockClient(url, keyed),
     `answer = bedrock.converse_stream(${keywords(values)})`,
     'for event in answer["stream"]:',
     '    if "contentBlockDelta" in event:',
     '        print(event["contentBlockDelta"]["delta"].get("text", ""), end="", flush=True)',
   ].join("\n");
-}
-
-function keywords(values) {
-  const lines = Object.entries(values).map(([name, value]) => `    ${name}=${literal(value, "    ")},`);
-  return `\n${lines.join("\n")}\n`;
-}
-
-/** A value in Python. JSON's strings are Python's too. */
-function literal(value, indent = "") {
-  if (value === null) return "None";
-  if (typeof value === "boolean") return value ? "True" : "False";
-  if (typeof value !== "object") return JSON.stringify(value);
-  const parts = Array.isArray(value)
-    ? value.map((item) => literal(item, `${indent}    `))
-    : Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}: ${literal(item, `${indent}    `)}`);
-  const [open, close] = Array.isArray(value) ? "[]" : "{}";
-  const line = `${open}${parts.join(", ")}${close}`;
-  if (line.length + indent.length <= 88 && !line.includes("\n")) return line;
-  return `${open}\n${parts.map((part) => `${indent}    ${part},\n`).join("")}${indent}${close}`;
 }

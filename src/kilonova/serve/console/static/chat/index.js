@@ -1,17 +1,19 @@
 // The section in which one talks to a model.
 
+import { CodePanel } from "../lib/code-panel.js";
 import { h } from "../lib/dom.js";
 import { count, dollars, plural, short } from "../lib/format.js";
 import { icon } from "../lib/icons.js";
+import { modelOptions, modelsWith } from "../lib/models.js";
+import { toProblem } from "../lib/problems.js";
 import { read, write } from "../lib/storage.js";
 import { session } from "../lib/session.js";
 import { tabs } from "../lib/tabs.js";
 import { ask } from "./ask.js";
-import { CodePanel } from "./code-panel.js";
+import { LANGUAGES } from "./code.js";
 import { Composer } from "./composer.js";
 import * as kept from "./conversations.js";
 import { History } from "./history.js";
-import { toProblem } from "./problems.js";
 import { SettingsForm } from "./settings.js";
 import { Thread } from "./thread.js";
 
@@ -51,7 +53,7 @@ class Chat {
       onSystem: (text) => { this.#conversation.system = text; this.#changed(); },
       onChange: () => this.#changed(),
     });
-    this.code = new CodePanel({ keyed: () => !session.info?.open });
+    this.code = new CodePanel({ languages: LANGUAGES, keyed: () => !session.info?.open });
     const panelTabs = tabs("Settings and code", [
       { id: "settings", title: "Settings", panel: this.settings.element },
       { id: "code", title: "Code", panel: this.code.element },
@@ -87,15 +89,13 @@ class Chat {
   #showModels() {
     const models = this.#models();
     if (models.length === 0) return;
-    const titles = models.map((model) => model.display_name);
-    this.picker.replaceChildren(...models.map(({ name, display_name: title }) =>
-      h("option", { value: name }, titles.indexOf(title) === titles.lastIndexOf(title) ? title : `${title} (${name})`)));
+    this.picker.replaceChildren(...modelOptions(models));
     this.#pick(this.#model(this.#settings.model) ? this.#settings.model : models[0].name);
     this.thread.show(this.#conversation.turns);
   }
 
   #models() {
-    return (session.info?.models ?? []).filter((model) => model.output_modalities.includes("text"));
+    return modelsWith("text");
   }
 
   #model(name) {

@@ -2,6 +2,9 @@
 
 import { session } from "./session.js";
 
+// What Bedrock's API says where others answer 401.
+const UNKNOWN_KEY = ["MissingAuthenticationTokenException", "UnrecognizedClientException"];
+
 /** An answer that is no success. `status` is 0 where there was no answer at all; `retryAfter` is in seconds, or null. */
 export class ApiError extends Error {
   constructor(status, code, message, retryAfter = null) {
@@ -30,7 +33,8 @@ export async function send(method, path, { body, signal, key = session.key } = {
   }
   if (response.ok) return response;
   const error = await toError(response);
-  if (error.status === 401 && key === session.key) session.set("locked");
+  const isUnknown = error.status === 401 || UNKNOWN_KEY.includes(error.code);
+  if (isUnknown && key === session.key) session.set("locked");
   throw error;
 }
 
@@ -90,5 +94,6 @@ async function toError(response) {
     // Not ours: something between us and the server answered.
   }
   const message = error.message || `The server answered with status ${response.status}.`;
-  return new ApiError(response.status, error.code ?? error.type ?? "", message, Number.isFinite(wait) ? wait : null);
+  const code = error.code ?? error.type ?? response.headers.get("x-amzn-errortype") ?? "";
+  return new ApiError(response.status, code, message, Number.isFinite(wait) ? wait : null);
 }

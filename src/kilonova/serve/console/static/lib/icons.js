@@ -5,6 +5,12 @@ import { s } from "./dom.js";
 const PATHS = {
   chat: "M4 5h16v11H9l-5 4z",
   chart: "M4 20h16M7 16v-5M12 16V5M17 16v-8",
+  picture: "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15.5 8.5h.01",
+  download: "M12 4v11M7 11l5 5 5-5M5 20h14",
+  undo: "M9 5L4 10l5 5M4 10h10a5 5 0 0 1 0 10h-3",
+  invert: "M4 4h16v16H4zM4 20L20 4M14 17h4M7 6v4M5 8h4",
+  grow: "M9 9h6v6H9zM4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4",
+  edit: "M4 20l1-4L16 5l3 3L8 19z",
   key: "M8 11a4 4 0 1 0 0 8 4 4 0 0 0 0-8M10.8 12.2L20 3M16 7l3 3",
   plus: "M12 5v14M5 12h14",
   send: "M12 19V5M6 11l6-6 6 6",

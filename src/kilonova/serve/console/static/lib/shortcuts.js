@@ -4,11 +4,11 @@ import { openDialog } from "./dialog.js";
 import { h } from "./dom.js";
 
 const LIST = [
-  [["Enter"], "Send the message"],
+  [["Enter"], "Send the message, or make the picture"],
   [["Shift", "Enter"], "Start a new line"],
-  [["Esc"], "Stop the answer"],
-  [["/"], "Go to the message"],
-  [["Alt", "N"], "New conversation"],
+  [["Esc"], "Stop it"],
+  [["/"], "Go to where it is written"],
+  [["Alt", "N"], "New conversation, or new picture"],
   [["Alt", "S"], "Settings and code"],
   [["Alt", "1"], "Chat; Alt 2 and so on for the other sections"],
   [["?"], "This list"],

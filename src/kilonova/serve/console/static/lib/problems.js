@@ -1,4 +1,4 @@
-// What to say when a question could not be answered.
+// What to say when a request could not be answered.
 
 const TITLES = {
   0: "The server does not answer",
