@@ -3,7 +3,7 @@
 # make lint   ruff and mypy                                         make clean    remove environments and caches
 # make bench-peers   install the engines that benchmarks compare with, each into its own environment
 #
-# ARGS is handed on: make run ARGS="--port 9000", make test ARGS=tests/cli.
+# ARGS is handed on: make run ARGS="--port 9000", make test ARGS=tests/cli. make test ARGS=--slow runs the slow tests too.
 
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)

@@ -18,6 +18,18 @@ El zorro marrón salta sobre el perro perezoso. Быстрая лиса прыг
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: add --slow, as in make test ARGS=--slow"))
+
+
 @pytest.fixture(autouse=True)
 def package_log() -> Iterator[None]:
     """Takes back what a test sets up for the package's log, which would outlive the stream it writes to."""

@@ -84,7 +84,6 @@ def test_tokens_are_those_that_were_answered_or_made_until_the_client_went(
     assert (stopped.status, stopped.output_tokens) == ("finished", 200)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_killed_server_leaves_one_row_for_each_accepted_request(
     kind: str, tiny_micro_directory: Path, tmp_path: Path, request: pytest.FixtureRequest

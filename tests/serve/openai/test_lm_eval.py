@@ -77,7 +77,6 @@ def reference(decoder, context, ids):
     return logprobs.gather(1, chosen[:, None]).sum().item(), bool((logprobs.argmax(-1) == chosen).all())
 
 
-@pytest.mark.slow
 def test_the_harness_in_both_modes(tmp_path):
     pytest.importorskip("lm_eval")
     from kilonova.models.checkpoint import load_decoder
