@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.tiny_canvas import write_tiny_canvas
 from typer.testing import CliRunner
 
 from kilonova.cli.serve import app, client_lines, print_banner
 from kilonova.core.errors import ConfigError, KilonovaError
+from kilonova.models.registry import ModelEntry, Registry
 from kilonova.serve.origins import is_loopback
 from kilonova.serve.run import Running
 
@@ -72,6 +74,17 @@ def test_client_lines_quote_any_model_name() -> None:
         assert "\n" not in line
 
 
+def test_a_picture_model_is_asked_for_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    running = Running(url="http://127.0.0.1:9000", needs_key=False, authority=None)
+    painter = ModelEntry.from_directory(write_tiny_canvas(tmp_path / "painter"))
+    print_banner(running, "127.0.0.1", [painter, Registry(home=tmp_path / "none").get("micro")])
+    printed = capsys.readouterr().out
+    assert 'images.generate(model="painter"' in printed
+    assert 'chat.completions.create(model="micro"' in printed
+    (line,) = [line for line in printed.splitlines() if "picture.png" in line]
+    subprocess.run(["bash", "-n", "-c", line], check=True)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
 def test_other_machines_need_an_explicit_flag(host: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--host", host, "--data", str(tmp_path)])
@@ -85,9 +98,9 @@ def test_loopback_addresses(host: str) -> None:
     assert is_loopback(host)
 
 
-def test_banner_warns_when_other_machines_can_reach_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_banner_warns_when_other_machines_can_reach_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     running = Running(url="http://0.0.0.0:9000", needs_key=False, authority=None)
-    print_banner(running, "0.0.0.0", ["micro"], "amazon.nova-micro-v1:0")
+    print_banner(running, "0.0.0.0", [Registry(home=tmp_path).get("micro")])
 
     printed = capsys.readouterr().out
     assert "anyone who can reach this machine can use it" in printed
@@ -104,9 +117,9 @@ def test_lines_take_keys_from_the_environment_and_trust_the_servers_own_authorit
         subprocess.run(["bash", "-n", "-c", line], check=True)
 
 
-def test_banner_writes_ipv6_addresses_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_banner_writes_ipv6_addresses_in_brackets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     running = Running(url="http://[::1]:9000", needs_key=False, authority=None)
-    print_banner(running, "::1", ["micro"], "amazon.nova-micro-v1:0")
+    print_banner(running, "::1", [Registry(home=tmp_path).get("micro")])
 
     assert "http://[::1]:9000" in capsys.readouterr().out
 

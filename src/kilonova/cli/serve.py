@@ -19,6 +19,7 @@ import typer
 from kilonova.core.errors import ConfigError, KilonovaError
 
 if TYPE_CHECKING:
+    from kilonova.models.registry import ModelEntry
     from kilonova.serve.run import Running
     from kilonova.serve.settings import Settings
 
@@ -163,11 +164,11 @@ def serve(
     names = list(dict.fromkeys((*settings.models, *(entry.name for entry in registry.entries()))))
     if not names:
         raise ConfigError("there is no model to serve; name a checkpoint with --model NAME=DIR")
-    bedrock_id = registry.get(names[0]).bedrock_id
+    entries = [registry.get(name) for name in names]
 
     at = settings.server
     try:
-        run_server(settings, on_ready=lambda running: print_banner(running, at.host, names, bedrock_id))
+        run_server(settings, on_ready=lambda running: print_banner(running, at.host, entries))
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
             raise
@@ -220,7 +221,19 @@ def client_lines(running: Running, model: str, bedrock_id: str) -> dict[str, str
     }
 
 
-def print_banner(running: Running, host: str, names: Sequence[str], bedrock_id: str) -> None:
+def picture_line(running: Running, model: str) -> str:
+    """A shell command that has a model draw a picture into `picture.png` with openai, as `client_lines`."""
+    key = "" if running.needs_key else ', api_key="local"'
+    code = (
+        f'import base64, openai; open("picture.png", "wb").write(base64.b64decode(openai.OpenAI('
+        f'base_url="{running.url}/v1"{key}).images.generate(model="{model}", prompt="a red apple", size="512x512", '
+        f'response_format="b64_json").data[0].b64_json))'
+    )
+    trusted = f"SSL_CERT_FILE={shlex.quote(str(running.authority))} " if running.authority else ""
+    return f"{trusted}{shlex.quote(_python())} -c {shlex.quote(code)}"
+
+
+def print_banner(running: Running, host: str, entries: Sequence[ModelEntry]) -> None:
     """Say where the server is, what it serves, who can use it, and how to ask it something."""
     from rich.console import Console
 
@@ -233,16 +246,22 @@ def print_banner(running: Running, host: str, names: Sequence[str], bedrock_id: 
         running = dataclasses.replace(running, url=f"{parts.scheme}://{address}:{parts.port}")
     console.print(f"\n[bold]Kilonova[/] is ready at [bold cyan]{running.url}[/]")
     console.print("console: open this address in a browser")
-    console.print(f"models: {', '.join(names)}")
+    console.print(f"models: {', '.join(entry.name for entry in entries)}")
     if running.needs_key:
         console.print("a key is needed; `kilonova keys create` makes one")
     elif is_loopback(host):
         console.print("open: no key is asked for, and only this machine can reach it")
     else:
         console.print("[bold yellow]open: no key is asked for, and anyone who can reach this machine can use it[/]")
-    for client, line in client_lines(running, names[0], bedrock_id).items():
-        missing = client != "curl" and find_spec(client) is None
-        console.print(f"\n[dim]{client}{f' (pip install {client} first)' if missing else ''}[/]")
+    text = next((entry for entry in entries if not entry.makes_pictures), None)
+    painter = next((entry for entry in entries if entry.makes_pictures), None)
+    lines = {} if text is None else client_lines(running, text.name, text.bedrock_id)
+    if painter is not None:
+        lines["openai, for a picture"] = picture_line(running, painter.name)
+    for client, line in lines.items():
+        package = client.partition(",")[0]
+        missing = package != "curl" and find_spec(package) is None
+        console.print(f"\n[dim]{client}{f' (pip install {package} first)' if missing else ''}[/]")
         console.print(line, soft_wrap=True, markup=False)
     console.print("\n[dim]Ctrl-C stops it.[/]")
 
